@@ -1,0 +1,1 @@
+"""The contract. Messages and stubs are in `ixc.v1`."""
