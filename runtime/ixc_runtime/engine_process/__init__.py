@@ -1,0 +1,1 @@
+"""The engine as a process of its own: the loop around the model, and the socket to it."""

@@ -1,0 +1,247 @@
+"""The engine without its socket: submit, cancel, supply pixels, step.
+
+Synchronous and single-threaded, so that tests can drive it step by step. Knows ids and pages,
+nothing of text, of gRPC or of the process it runs in.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+
+from ixc_runtime.engine_process.images import EncodedImages
+from ixc_runtime.engine_process.messages import (
+    Failed,
+    Finished,
+    Pixels,
+    PixelsFailed,
+    PixelsNeeded,
+    PromptDone,
+    Started,
+    Submit,
+    Token,
+    Update,
+)
+from ixc_runtime.engine_process.runner import StepRunner
+from ixc_runtime.errors import EngineFault, RuntimeFault, fault_from_reason
+from ixc_runtime.kv_cache.cache import KvCache
+from ixc_runtime.model.decoder import Model
+from ixc_runtime.model.kv_arena import KvArena
+from ixc_runtime.model.rope import rotary_base
+from ixc_runtime.model_info import EngineLoad, MemoryPlan
+from ixc_runtime.request import FinishReason
+from ixc_runtime.sampling.sampler import SampledToken
+from ixc_runtime.scheduler.scheduler import Chunk, Scheduler
+from ixc_runtime.scheduler.sequence import Sequence, SequenceTimes
+
+_log = logging.getLogger(__name__)
+
+
+class EngineCore:
+    """One model, one arena, one batch. Every method leaves the accounts consistent."""
+
+    def __init__(
+        self,
+        model: Model,
+        plan: MemoryPlan,
+        *,
+        digest: str,
+        feature_bytes: int,
+        reuse_prefixes: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._model = model
+        self._plan = plan
+        self._digest = digest
+        self._clock = clock
+        arena = KvArena(
+            model.config,
+            num_pages=plan.num_pages,
+            page_size=plan.page_size,
+            dtype=model.dtype,
+            device=model.device,
+        )
+        cache = KvCache(
+            num_pages=plan.num_pages,
+            page_size=plan.page_size,
+            copy_page=arena.copy_page,
+            reuse_prefixes=reuse_prefixes,
+        )
+        self.scheduler = Scheduler(
+            cache, max_batch=plan.max_batch, max_step_tokens=plan.max_step_tokens
+        )
+        self._images = EncodedImages(model.vision, budget_bytes=feature_bytes)
+        self._runner = StepRunner(model, arena, self._images)
+        self._num_steps = 0
+        self._updates: list[Update] = []
+
+    # ---- what may happen between steps
+
+    def submit(self, request: Submit) -> None:
+        """Queue a sequence. The front end has priced it: it fits the context and the cache."""
+        base = rotary_base(self._model.config, len(request.token_ids))
+        sequence = Sequence(
+            request=request,
+            namespace=self._namespace(request, base),
+            rotary_base=base,
+            times=SequenceTimes(submitted=self._clock()),
+        )
+        assert sequence.max_slots <= self._plan.capacity_tokens, "priced before it was sent"
+        self.scheduler.submit(sequence)
+
+    def _namespace(self, request: Submit, base: float) -> bytes:
+        """All that cached values depend on besides the tokens before them."""
+        parts = (self._digest, request.adapter, request.scope, repr(base), self._plan.kv_dtype)
+        return hashlib.sha256("\0".join(parts).encode()).digest()
+
+    def cancel(self, sequence_id: str, reason: FinishReason) -> None:
+        """End a sequence wherever it is; unknown ids have ended by themselves."""
+        sequence = self.scheduler.find(sequence_id)
+        if sequence is not None:
+            self._remove(sequence)
+            self._updates.append(Finished(sequence_id=sequence_id, reason=reason))
+
+    def supply(self, pixels: Pixels) -> None:
+        now = self._clock()
+        try:
+            self._images.supply(pixels)
+        except RuntimeFault as fault:
+            self._fail_wanting(pixels.key, fault)
+            return
+        for sequence in self._wanting(pixels.key):
+            sequence.times.media = now - sequence.times.pixels_wanted
+
+    def pixels_failed(self, failure: PixelsFailed) -> None:
+        self._fail_wanting(failure.key, fault_from_reason(failure.reason, failure.message))
+
+    def _wanting(self, key: bytes) -> list[Sequence]:
+        return [
+            sequence
+            for sequence in self.scheduler
+            if sequence.table is not None
+            and any(image.key == key for image in sequence.missing_images)
+        ]
+
+    def _fail_wanting(self, key: bytes, fault: RuntimeFault) -> None:
+        for sequence in self._wanting(key):
+            self._fail(sequence, fault)
+
+    @property
+    def load(self) -> EngineLoad:
+        cache = self.scheduler.cache
+        return EngineLoad(
+            running=self.scheduler.num_running,
+            waiting=self.scheduler.num_waiting,
+            pages_used=cache.num_used,
+            pages_indexed=cache.num_indexed,
+            pages_total=cache.num_pages,
+            num_steps=self._num_steps,
+        )
+
+    def check_integrity(self) -> list[str]:
+        return self.scheduler.check_integrity()
+
+    # ---- the step
+
+    def step(self) -> tuple[list[Update], bool]:
+        """Admit, encode some tiles, compute one batch.
+
+        Returns what happened since the last step, and whether there was anything to compute; when
+        there was not, nothing will change until the next message.
+        """
+        for sequence in self.scheduler.admit():
+            self._begin(sequence)
+        num_tiles = self._images.encode(self._plan.tiles_per_step)
+        chunks = self.scheduler.plan(self._images.has)
+        if chunks:
+            self._num_steps += 1
+            self._compute(chunks)
+        updates, self._updates = self._updates, []
+        return updates, bool(chunks or num_tiles)
+
+    def _begin(self, sequence: Sequence) -> None:
+        now = self._clock()
+        sequence.times.started = sequence.times.pixels_wanted = now
+        self._updates.append(
+            Started(
+                sequence_id=sequence.sequence_id,
+                queue_seconds=now - sequence.times.submitted,
+                cached_tokens=sequence.num_computed,
+            )
+        )
+        for image in sequence.missing_images:
+            sequence.wanted_images.append(image.key)
+            sequence.encoded_tiles += 1 + image.tiles_wide * image.tiles_high
+            if self._images.want(image):
+                self._updates.append(PixelsNeeded(image.key))
+
+    def _compute(self, chunks: list[Chunk]) -> None:
+        try:
+            tokens = iter(self._runner.run(chunks))
+        except Exception:
+            # Whose fault it was cannot be told from here; the accounts are untouched.
+            _log.exception("a step failed")
+            for chunk in chunks:
+                self._fail(chunk.sequence, EngineFault("a step of the engine failed"))
+            return
+        for chunk in chunks:
+            was_prompt = not chunk.sequence.is_decoding
+            self.scheduler.computed(chunk)
+            if was_prompt and chunk.sequence.is_decoding:
+                self._finish_prompt(chunk.sequence)
+            if chunk.yields_token:
+                self._accept(chunk.sequence, next(tokens))
+
+    def _finish_prompt(self, sequence: Sequence) -> None:
+        times = sequence.times
+        times.vision = sum(self._images.seconds(key) for key in sequence.wanted_images)
+        self._release_images(sequence)
+        self._updates.append(
+            PromptDone(
+                sequence_id=sequence.sequence_id,
+                encoded_tiles=sequence.encoded_tiles,
+                media_seconds=times.media,
+                vision_seconds=times.vision,
+                prefill_seconds=self._clock() - times.started - times.media - times.vision,
+            )
+        )
+
+    def _accept(self, sequence: Sequence, sampled: SampledToken | None) -> None:
+        """The newest token: append it, unless it ends the answer."""
+        if sampled is None:
+            self._fail(sequence, EngineFault("the model's output is not finite"))
+            return
+        if sampled.token_id in sequence.request.stop_token_ids:
+            self._finish(sequence, FinishReason.STOP, stop_token_id=sampled.token_id)
+            return
+        sequence.append(sampled.token_id)
+        self._updates.append(Token(sequence.sequence_id, sampled.token_id, sampled.logprob))
+        if sequence.num_output >= sequence.max_output:
+            self._finish(sequence, FinishReason.MAX_TOKENS)
+
+    def _finish(
+        self, sequence: Sequence, reason: FinishReason, *, stop_token_id: int | None = None
+    ) -> None:
+        self._remove(sequence)
+        self._updates.append(
+            Finished(sequence_id=sequence.sequence_id, reason=reason, stop_token_id=stop_token_id)
+        )
+
+    def _fail(self, sequence: Sequence, fault: RuntimeFault) -> None:
+        self._remove(sequence)
+        self._updates.append(
+            Failed(
+                sequence_id=sequence.sequence_id,
+                reason=fault.reason,
+                message=fault.message,
+                metadata=dict(fault.metadata),
+            )
+        )
+
+    def _remove(self, sequence: Sequence) -> None:
+        self.scheduler.remove(sequence)
+        self._release_images(sequence)
+
+    def _release_images(self, sequence: Sequence) -> None:
+        self._images.release(sequence.wanted_images)
+        sequence.wanted_images.clear()

@@ -1,0 +1,152 @@
+"""Encoded pictures: which are here, which are being encoded, whose pixels are still wanted.
+
+Knows the tower's three steps (cut, encode tiles, assemble), nothing of sequences' tokens. Each
+picture is encoded once however many sequences want it, a few tiles a step, so that decoding
+neighbours wait for a bounded time.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ixc_runtime.engine_process.messages import ImageSlots, Pixels
+from ixc_runtime.errors import EngineFault
+
+
+class Tower(Protocol):
+    """What is needed of a model's image side."""
+
+    def cut(self, pixels: Tensor) -> Tensor:
+        """(height, width, 3) uint8 -> (1 + tiles, 3, side, side), the global view first."""
+
+    def encode_tiles(self, tiles: Tensor) -> Tensor:
+        """(n, 3, side, side) -> one feature map a tile."""
+
+    def assemble(self, encoded: Tensor, tiles_wide: int, tiles_high: int) -> Tensor:
+        """All maps of one picture -> (tokens, hidden)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Picture:
+    """`wanted_by` counts live sequences. `features` is the last of pixels → tiles → features."""
+
+    slots: ImageSlots
+    wanted_by: int = 0
+    tiles: Tensor | None = None
+    encoded: list[Tensor] = field(default_factory=list)
+    features: Tensor | None = None
+    seconds: float = 0.0
+
+    @property
+    def num_encoded(self) -> int:
+        return sum(len(part) for part in self.encoded)
+
+
+class EncodedImages:
+    """Features by image key. `budget_bytes` bounds those that no live sequence wants."""
+
+    def __init__(self, tower: Tower | None, *, budget_bytes: int) -> None:
+        self._tower = tower
+        self._budget_bytes = budget_bytes
+        self._pictures: OrderedDict[bytes, _Picture] = OrderedDict()
+
+    def has(self, key: bytes) -> bool:
+        picture = self._pictures.get(key)
+        return picture is not None and picture.features is not None
+
+    def features(self, key: bytes) -> Tensor:
+        features = self._pictures[key].features
+        assert features is not None, "a chunk was planned before its image was encoded"
+        return features
+
+    def seconds(self, key: bytes) -> float:
+        """Time spent encoding this picture."""
+        return self._pictures[key].seconds
+
+    @property
+    def has_work(self) -> bool:
+        return any(picture.tiles is not None for picture in self._pictures.values())
+
+    def want(self, slots: ImageSlots) -> bool:
+        """One more sequence wants this picture. True when its pixels have to be fetched."""
+        known = self._pictures.get(slots.key)
+        picture = known or self._pictures.setdefault(slots.key, _Picture(slots=slots))
+        picture.wanted_by += 1
+        self._pictures.move_to_end(slots.key)
+        return known is None
+
+    def release(self, keys: Iterable[bytes]) -> None:
+        """A sequence no longer wants these. Encoded ones stay while they fit the budget."""
+        for key in keys:
+            picture = self._pictures[key]
+            picture.wanted_by -= 1
+            if picture.wanted_by == 0 and picture.features is None:
+                del self._pictures[key]
+        self._trim()
+
+    def _trim(self) -> None:
+        idle = [
+            (key, picture.features.nbytes)
+            for key, picture in self._pictures.items()
+            if picture.wanted_by == 0 and picture.features is not None
+        ]
+        excess = sum(size for _, size in idle) - self._budget_bytes
+        for key, size in idle:
+            if excess <= 0:
+                return
+            del self._pictures[key]
+            excess -= size
+
+    def supply(self, pixels: Pixels) -> None:
+        """Pixels have arrived: read them, delete the file, queue the tiles if still wanted.
+
+        Raises EngineFault when the file is not what its message says.
+        """
+        path = Path(pixels.path)
+        try:
+            content = bytearray(path.read_bytes())
+        except OSError:
+            raise EngineFault("the pixels of an image could not be read") from None
+        finally:
+            path.unlink(missing_ok=True)
+        picture = self._pictures.get(pixels.key)
+        if picture is None or picture.tiles is not None or picture.features is not None:
+            return
+        if len(content) != pixels.width * pixels.height * 3:
+            raise EngineFault(
+                f"{len(content)} bytes of pixels for {pixels.width} x {pixels.height}"
+            )
+        assert self._tower is not None, "only a model with a tower asks for pixels"
+        rows = torch.frombuffer(content, dtype=torch.uint8)
+        picture.tiles = self._tower.cut(rows.view(pixels.height, pixels.width, 3))
+
+    def encode(self, max_tiles: int) -> int:
+        """Encode up to `max_tiles` tiles, oldest picture first; the number of tiles encoded."""
+        left = max_tiles
+        for picture in self._pictures.values():
+            if left == 0:
+                break
+            if picture.tiles is not None:
+                left -= self._encode_some(picture, left)
+        return max_tiles - left
+
+    def _encode_some(self, picture: _Picture, max_tiles: int) -> int:
+        assert self._tower is not None, "only a model with a tower cuts tiles"
+        assert picture.tiles is not None, "the caller looked"
+        began = time.perf_counter()
+        start = picture.num_encoded
+        part = picture.tiles[start : start + max_tiles]
+        picture.encoded.append(self._tower.encode_tiles(part))
+        if picture.num_encoded == len(picture.tiles):
+            picture.features = self._tower.assemble(
+                torch.cat(picture.encoded), picture.slots.tiles_wide, picture.slots.tiles_high
+            )
+            picture.tiles, picture.encoded = None, []
+        picture.seconds += time.perf_counter() - began
+        return len(part)

@@ -1,0 +1,122 @@
+"""The front end's end of the socket: start an engine, send to it, hear from it.
+
+The engine is a child process, or a thread of this one when it is embedded; both run the same
+`serve` on the other end of the same kind of socket. Free of torch until an engine is embedded.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+import threading
+from asyncio.subprocess import Process
+
+import msgspec
+
+from ixc_runtime.engine_process.channel import LENGTH_BYTES, MAX_FRAME_BYTES, encode
+from ixc_runtime.engine_process.messages import (
+    EngineConfig,
+    FromEngine,
+    Ready,
+    Shutdown,
+    Start,
+    StartFailed,
+    ToEngine,
+)
+from ixc_runtime.errors import EngineLost, fault_from_reason
+
+_STOP_SECONDS = 10.0
+_decoder: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
+
+
+class EngineLink:
+    """One running engine. Made by `open_link`; ends with `close`, or when `receive` raises."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        engine: Process | threading.Thread,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._engine = engine
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the engine process; None when it is a thread of this one."""
+        return None if isinstance(self._engine, threading.Thread) else self._engine.pid
+
+    def send(self, message: ToEngine) -> None:
+        """Never waits: what the socket does not take yet is kept."""
+        self._writer.write(encode(message))
+
+    async def receive(self) -> FromEngine:
+        """The next message. Raises EngineLost when the engine has ended."""
+        try:
+            size = int.from_bytes(await self._reader.readexactly(LENGTH_BYTES), "big")
+            if size > MAX_FRAME_BYTES:
+                raise EngineLost(f"the engine sent a frame of {size} bytes")
+            return _decoder.decode(await self._reader.readexactly(size))
+        except (asyncio.IncompleteReadError, OSError, msgspec.DecodeError) as error:
+            raise EngineLost("the engine process has ended") from error
+
+    async def close(self) -> None:
+        """Ask the engine to stop, and see that it has."""
+        if not self._writer.is_closing():
+            self.send(Shutdown())
+            self._writer.write_eof()
+        await self._join()
+        self._writer.close()
+
+    async def _join(self) -> None:
+        if isinstance(self._engine, threading.Thread):
+            await asyncio.to_thread(self._engine.join, _STOP_SECONDS)
+            return
+        try:
+            await asyncio.wait_for(self._engine.wait(), _STOP_SECONDS)
+        except TimeoutError:
+            self._engine.kill()
+            await self._engine.wait()
+
+
+async def open_link(config: EngineConfig, *, in_process: bool) -> tuple[EngineLink, Ready]:
+    """Start an engine and wait until it is ready. Raises the fault that kept it from starting."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    engine = _start_thread(theirs) if in_process else await _start_process(theirs)
+    reader, writer = await asyncio.open_unix_connection(sock=ours)
+    link = EngineLink(reader, writer, engine)
+    link.send(Start(config))
+    try:
+        first = await link.receive()
+        if isinstance(first, StartFailed):
+            raise fault_from_reason(first.reason, first.message, first.metadata)
+        assert isinstance(first, Ready), "an engine's first message is Ready or StartFailed"
+    except BaseException:
+        await link.close()
+        raise
+    return link, first
+
+
+def _start_thread(connection: socket.socket) -> threading.Thread:
+    from ixc_runtime.engine_process.process import serve
+
+    thread = threading.Thread(target=serve, args=(connection,), name="ixc-engine", daemon=True)
+    thread.start()
+    return thread
+
+
+async def _start_process(connection: socket.socket) -> Process:
+    # The child finds our packages where we found them, installed or not.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with connection:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "ixc_runtime.engine_process.process",
+            str(connection.fileno()),
+            pass_fds=[connection.fileno()],
+            stdin=asyncio.subprocess.DEVNULL,
+            env=environment,
+        )

@@ -1,0 +1,136 @@
+"""Start an engine and serve it over one connected socket: the body of the engine process.
+
+    python -m ixc_runtime.engine_process.process FD
+
+FD is an inherited, already connected Unix socket; nothing listens anywhere. The same `serve` runs
+in a thread when an engine is embedded.
+"""
+
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import torch
+
+from ixc_runtime.config import load_settings
+from ixc_runtime.engine_process.channel import ChannelClosed, EngineChannel
+from ixc_runtime.engine_process.core import EngineCore
+from ixc_runtime.engine_process.loop import run_loop
+from ixc_runtime.engine_process.messages import EngineConfig, Ready, Start, StartFailed
+from ixc_runtime.engine_process.planning import free_host_bytes, make_plan
+from ixc_runtime.errors import EngineFault, RuntimeFault
+from ixc_runtime.model.decoder import Model
+from ixc_runtime.model.loader import checkpoint_digest, load_model
+from ixc_runtime.model_info import MemoryPlan, ModelInfo
+from ixc_runtime.prompt.tokenizer import load_tokenizer, resolve_roles
+from ixc_runtime.request import BASE_ADAPTER
+
+_log = logging.getLogger(__name__)
+
+
+def serve(connection: socket.socket) -> None:
+    """Load what the first message names, then run until told to stop or left alone."""
+    channel = EngineChannel(connection)
+    try:
+        for message in channel.receive(wait=True):
+            assert isinstance(message, Start), "the first message is Start"
+            core = _start(message.config, channel)
+            if core is not None:
+                run_loop(core, channel)
+    except ChannelClosed:
+        pass  # the front end is gone, and with it everyone who could want an answer
+    finally:
+        connection.close()
+
+
+def _start(config: EngineConfig, channel: EngineChannel) -> EngineCore | None:
+    try:
+        core, ready = build_engine(config)
+    except RuntimeFault as fault:
+        failure = fault
+    except Exception:
+        _log.exception("the engine could not start")
+        failure = EngineFault("the engine could not start; its log says why")
+    else:
+        channel.send(ready)
+        return core
+    channel.send(
+        StartFailed(reason=failure.reason, message=failure.message, metadata=dict(failure.metadata))
+    )
+    return None
+
+
+def build_engine(config: EngineConfig) -> tuple[EngineCore, Ready]:
+    """Load the model, plan the memory, take it. Raises a RuntimeFault that says what is wrong."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    folder = Path(config.model)
+    model = load_model(folder, device=config.device, dtype=config.dtype)
+    digest = checkpoint_digest(folder)
+    plan, context_limit = make_plan(
+        config,
+        model.config,
+        backend=model.ops.name,
+        dtype=_dtype_name(model.dtype),
+        dtype_bytes=model.dtype.itemsize,
+        weights_bytes=model.weights_bytes,
+        adapters_bytes=model.adapters_bytes,
+        free_bytes=free_host_bytes(),
+    )
+    core = EngineCore(
+        model,
+        plan,
+        digest=digest,
+        feature_bytes=config.feature_bytes,
+        reuse_prefixes=config.reuse_prefixes,
+    )
+    return core, Ready(_model_info(config, model, plan, digest, context_limit), plan)
+
+
+def _model_info(
+    config: EngineConfig, model: Model, plan: MemoryPlan, digest: str, context_limit: int
+) -> ModelInfo:
+    folder = Path(config.model)
+    settings = load_settings(folder)
+    roles = resolve_roles(load_tokenizer(folder), settings)
+    name = config.name or folder.resolve().name
+    quantization = model.config.quantization
+    return ModelInfo(
+        name=name,
+        display_name=settings.display_name or name,
+        description=settings.description,
+        digest=digest,
+        context_limit=context_limit,
+        native_context_limit=model.config.max_position_embeddings,
+        vocab_size=model.config.vocab_size,
+        num_layers=model.config.num_layers,
+        adapters=(BASE_ADAPTER, *sorted(model.adapters)),
+        tile_size=model.tower.tile_size if model.tower else None,
+        hd_num_single=settings.hd_num_single,
+        hd_num_several=settings.hd_num_several,
+        hd_num_max=settings.max_hd_num,
+        stop_token_ids=roles.stop_ids,
+        default_sampling=settings.default_sampling,
+        system_instruction=settings.system_instruction,
+        dtype=_dtype_name(model.dtype),
+        quantization=(
+            f"awq-int{quantization.bits}-g{quantization.group_size}" if quantization else None
+        ),
+    )
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    # Ctrl-C reaches the whole process group; the front end decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(socket.socket(fileno=int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""One step on the device: from chunks of sequences to sampled tokens.
+
+The only place that turns the scheduler's plan into tensors. Knows neither the queue nor the socket.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence as Many
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from ixc_runtime.engine_process.images import EncodedImages
+from ixc_runtime.model.batch import StepBatch
+from ixc_runtime.model.decoder import Model
+from ixc_runtime.model.kv_arena import KvArena
+from ixc_runtime.request import BASE_ADAPTER
+from ixc_runtime.sampling.sampler import SampledToken, SamplingRow, sample
+from ixc_runtime.scheduler.scheduler import Chunk
+from ixc_runtime.scheduler.sequence import Sequence
+
+
+class StepRunner:
+    """Runs planned chunks against one model and one arena."""
+
+    def __init__(self, model: Model, arena: KvArena, images: EncodedImages) -> None:
+        self._model = model
+        self._arena = arena
+        self._images = images
+        self._page_size = arena.page_size
+
+    def run(self, chunks: Many[Chunk]) -> list[SampledToken | None]:
+        """Compute every chunk; one token for each chunk that reaches its sequence's end, in order.
+
+        None stands for a sequence whose logits are not finite.
+        """
+        sampling = [chunk for chunk in chunks if chunk.yields_token]
+        with torch.inference_mode():
+            logits = self._model.forward(self._batch(chunks), self._arena)
+            return sample(logits, [sampling_row(chunk.sequence) for chunk in sampling])
+
+    def _batch(self, chunks: Many[Chunk]) -> StepBatch:
+        device = self._model.device
+        sizes = [chunk.stop - chunk.start for chunk in chunks]
+        starts = (0, *accumulate(sizes))
+        tables = [_pages(chunk.sequence) for chunk in chunks]
+        width = max(len(table) for table in tables)
+        page_tables = torch.tensor([table + [0] * (width - len(table)) for table in tables])
+        positions = torch.cat([torch.arange(chunk.start, chunk.stop) for chunk in chunks])
+        row_sequence = torch.repeat_interleave(torch.arange(len(chunks)), torch.tensor(sizes))
+        pages = page_tables[row_sequence, positions // self._page_size]
+        bases = torch.tensor([chunk.sequence.rotary_base for chunk in chunks], dtype=torch.float64)
+        token_ids = torch.tensor(
+            [token for chunk in chunks for token in chunk.sequence.tokens[chunk.start : chunk.stop]]
+        )
+        image_rows, image_features = self._image_rows(chunks, starts)
+        return StepBatch(
+            token_ids=token_ids.clamp(min=0).to(device),
+            positions=positions.to(device),
+            rotary_bases=bases[row_sequence].to(device),
+            slots=(pages * self._page_size + positions % self._page_size).to(device),
+            image_rows=image_rows.to(device),
+            image_features=image_features,
+            adapter_rows=self._adapter_rows(chunks, starts),
+            query_starts=starts,
+            context_lengths=tuple(chunk.stop for chunk in chunks),
+            page_tables=page_tables.to(device),
+            output_rows=torch.tensor(
+                [
+                    stop - 1
+                    for chunk, stop in zip(chunks, starts[1:], strict=True)
+                    if chunk.yields_token
+                ],
+                dtype=torch.int64,
+                device=device,
+            ),
+        )
+
+    def _image_rows(self, chunks: Many[Chunk], starts: Many[int]) -> tuple[Tensor, Tensor | None]:
+        """Rows that hold image tokens, and the features that stand there instead of embeddings."""
+        rows, features = [], []
+        for chunk, row_start in zip(chunks, starts, strict=False):
+            for image in chunk.sequence.request.images:
+                first = max(chunk.start, image.start)
+                last = min(chunk.stop, image.start + image.num_tokens)
+                if first < last:
+                    offset = row_start - chunk.start
+                    rows.append(torch.arange(first + offset, last + offset))
+                    encoded = self._images.features(image.key)
+                    features.append(encoded[first - image.start : last - image.start])
+        if not rows:
+            return torch.empty(0, dtype=torch.int64), None
+        return torch.cat(rows), torch.cat(features)
+
+    def _adapter_rows(
+        self, chunks: Many[Chunk], starts: Many[int]
+    ) -> tuple[tuple[str, Tensor], ...]:
+        rows: dict[str, list[Tensor]] = defaultdict(list)
+        for chunk, start, stop in zip(chunks, starts, starts[1:], strict=False):
+            adapter = chunk.sequence.request.adapter
+            if adapter != BASE_ADAPTER:
+                rows[adapter].append(torch.arange(start, stop))
+        return tuple(
+            (adapter, torch.cat(parts).to(self._model.device)) for adapter, parts in rows.items()
+        )
+
+
+def _pages(sequence: Sequence) -> list[int]:
+    assert sequence.table is not None, "only running sequences are planned"
+    return sequence.table.pages
+
+
+def sampling_row(sequence: Sequence) -> SamplingRow:
+    """The sampler's view of a sequence: effective settings, and its history so far."""
+    request = sequence.request
+    settings = request.sampling
+    assert settings.temperature is not None, "the front end fills every setting in"
+    assert settings.top_p is not None and settings.top_k is not None
+    assert settings.min_p is not None and settings.seed is not None
+    assert settings.repetition_penalty is not None
+    assert settings.presence_penalty is not None and settings.frequency_penalty is not None
+    return SamplingRow(
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        min_p=settings.min_p,
+        repetition_penalty=settings.repetition_penalty,
+        presence_penalty=settings.presence_penalty,
+        frequency_penalty=settings.frequency_penalty,
+        seed=settings.seed,
+        position=sequence.num_output,
+        generated=sequence.generated,
+        logit_bias=settings.logit_bias,
+        banned=_banned(sequence),
+        top_logprobs=request.top_logprobs,
+    )
+
+
+def _banned(sequence: Sequence) -> tuple[int, ...]:
+    """Ids that must not come next: ends of bad words, and stops before their time."""
+    request = sequence.request
+    banned = [word[-1] for word in request.bad_word_ids if _completes(sequence, word)]
+    if sequence.num_output < (request.sampling.min_output_tokens or 0):
+        banned += request.stop_token_ids
+    return tuple(banned)
+
+
+def _completes(sequence: Sequence, word: list[int]) -> bool:
+    """Whether the output ends with all of `word` but its last token."""
+    begun = len(word) - 1
+    return (
+        sequence.num_output >= begun
+        and sequence.tokens[len(sequence.tokens) - begun :] == word[:-1]
+    )

@@ -1,0 +1,64 @@
+"""What a loaded engine says of itself: the model it serves and the memory it took.
+
+Plain values that cross the process boundary (msgspec) and are served by ModelService.
+"""
+
+import msgspec
+
+from ixc_runtime.request import SamplingParams
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The model as users see it. Ids are of its own vocabulary; sizes in tokens and pixels."""
+
+    name: str
+    display_name: str
+    description: str
+    digest: str  # SHA-256 over the checkpoint, hex
+    context_limit: int  # tokens of prompt and answer together
+    native_context_limit: int  # what the model was trained for
+    vocab_size: int
+    num_layers: int
+    adapters: tuple[str, ...]  # always "base", then what the checkpoint carries
+    tile_size: int | None  # pixels; None: no tower, no pictures
+    hd_num_single: int
+    hd_num_several: int
+    hd_num_max: int
+    stop_token_ids: tuple[int, ...]
+    default_sampling: SamplingParams
+    system_instruction: str | None  # what the model's makers suggest; never used unasked
+    dtype: str
+    quantization: str | None
+
+
+class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine took at start, and what fits. Bytes unless the name says otherwise."""
+
+    device: str
+    backend: str  # which implementation of the operations runs
+    weights_bytes: int
+    adapters_bytes: int
+    kv_bytes: int
+    kv_dtype: str
+    page_size: int  # slots
+    num_pages: int
+    bytes_per_token: int
+    max_batch: int  # sequences in one step
+    max_step_tokens: int
+    tiles_per_step: int
+    queue_limit: int
+
+    @property
+    def capacity_tokens(self) -> int:
+        return self.num_pages * self.page_size
+
+
+class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """How busy the engine is, as of its last step."""
+
+    running: int = 0
+    waiting: int = 0
+    pages_used: int = 0
+    pages_indexed: int = 0
+    pages_total: int = 0
+    num_steps: int = 0

@@ -1,0 +1,136 @@
+"""The order of work: who is admitted, and which rows the next step computes.
+
+First come, first served. A sequence is admitted when there is a place in the batch and its whole
+worst case in pages can be promised; it then runs to its end. Every step takes one row of each
+decoding sequence and fills the rest of its budget with chunks of prompts, oldest first.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ixc_runtime.kv_cache.cache import KvCache
+from ixc_runtime.scheduler.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Tokens `start` .. `stop`-1 of a sequence, to be computed in one step."""
+
+    sequence: Sequence
+    start: int
+    stop: int
+
+    @property
+    def yields_token(self) -> bool:
+        return self.stop == len(self.sequence.tokens)
+
+
+class Scheduler:
+    """Owns the queue, the batch and the cache's accounts; all its changes happen between steps."""
+
+    def __init__(self, cache: KvCache, *, max_batch: int, max_step_tokens: int) -> None:
+        self.cache = cache
+        self._max_batch = max_batch
+        self._max_step_tokens = max_step_tokens
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        """Every sequence, running ones first."""
+        yield from self._running
+        yield from self._waiting
+
+    def submit(self, sequence: Sequence) -> None:
+        self._waiting.append(sequence)
+
+    def find(self, sequence_id: str) -> Sequence | None:
+        return next((each for each in self if each.sequence_id == sequence_id), None)
+
+    def admit(self) -> list[Sequence]:
+        """Move what fits from the queue into the batch, each with its cached prefix computed."""
+        admitted = []
+        while self._waiting and len(self._running) < self._max_batch:
+            sequence = self._waiting[0]
+            opened = self.cache.open(
+                namespace=sequence.namespace,
+                prompt=sequence.slots,
+                max_slots=sequence.max_slots,
+            )
+            if opened is None:
+                break
+            sequence.table, sequence.num_computed = opened
+            self._running.append(self._waiting.popleft())
+            admitted.append(sequence)
+        return admitted
+
+    def plan(self, has_features: Callable[[bytes], bool]) -> list[Chunk]:
+        """The next step's chunks, grouped by sequence, pages extended to hold them.
+
+        `has_features` says whether an image, by its key, is encoded; a prompt waits before the
+        first image that is not.
+        """
+        budget = self._max_step_tokens
+        chunks = []
+        for sequence in self._decoding_first():
+            if budget == 0:
+                break
+            stop = min(sequence.num_computed + budget, self._ready_until(sequence, has_features))
+            if stop == sequence.num_computed:
+                continue
+            assert sequence.table is not None, "running sequences have their table"
+            self.cache.extend(sequence.table, start=sequence.num_computed, stop=stop)
+            chunks.append(Chunk(sequence=sequence, start=sequence.num_computed, stop=stop))
+            budget -= stop - sequence.num_computed
+        return chunks
+
+    def _decoding_first(self) -> list[Sequence]:
+        return sorted(self._running, key=lambda sequence: not sequence.is_decoding)
+
+    def _ready_until(self, sequence: Sequence, has_features: Callable[[bytes], bool]) -> int:
+        for image in sequence.missing_images:
+            if not has_features(image.key):
+                return max(image.start, sequence.num_computed)
+        return len(sequence.tokens)
+
+    def computed(self, chunk: Chunk) -> None:
+        """The chunk's keys and values are in the cache; full pages can be found from now on."""
+        sequence = chunk.sequence
+        assert sequence.table is not None, "running sequences have their table"
+        sequence.num_computed = chunk.stop
+        self.cache.publish(sequence.table, sequence.slots, sequence.num_computed)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take a sequence out, wherever it is, and give its pages back."""
+        if sequence.table is None:
+            self._waiting.remove(sequence)
+            return
+        self._running.remove(sequence)
+        self.cache.close(sequence.table)
+        sequence.table = None
+
+    def check_integrity(self) -> list[str]:
+        """What is wrong with the accounts; empty when all is well. Tests call it every step."""
+        found = self.cache.check_integrity([seq.table for seq in self._running if seq.table])
+        for sequence in self._running:
+            table = sequence.table
+            if table is None:
+                found.append(f"{sequence.sequence_id} runs without pages")
+            elif len(table.pages) < self.cache.pages_for(sequence.num_computed):
+                found.append(f"{sequence.sequence_id} has fewer pages than computed slots")
+            if not sequence.num_computed <= len(sequence.tokens):
+                found.append(f"{sequence.sequence_id} computed more tokens than it has")
+        found.extend(
+            f"{sequence.sequence_id} waits with pages"
+            for sequence in self._waiting
+            if sequence.table is not None
+        )
+        return found

@@ -1,0 +1,390 @@
+"""The engine on a tiny real model: what runs together, what is shared, what is given back."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ixc_runtime.engine_process.core import EngineCore
+from ixc_runtime.engine_process.messages import EngineConfig
+from ixc_runtime.engine_process.planning import make_plan
+from ixc_runtime.model.decoder import Model
+from ixc_runtime.model.loader import load_model
+from ixc_runtime.request import FinishReason, SamplingParams
+from tests.fakes.engine_driver import EngineDriver, Picture
+from tests.fakes.tiny_checkpoint import write_tiny_checkpoint
+
+WARM = SamplingParams(temperature=0.9, top_p=0.95, seed=11)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model(write_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), max_positions=512))
+
+
+@pytest.fixture
+def engine(model: Model) -> Callable[..., EngineDriver]:
+    """Makes an engine of its own on the shared model; options are EngineConfig's."""
+
+    def make(*, num_pages: int = 64, **options: object) -> EngineDriver:
+        return make_engine(model, num_pages=num_pages, **options)
+
+    return make
+
+
+def make_engine(model: Model, *, num_pages: int = 64, **options: object) -> EngineDriver:
+    config = EngineConfig(model="", **({"page_size": 4} | options))  # type: ignore[arg-type]
+    plan, _ = make_plan(
+        config,
+        model.config,
+        backend="cpu",
+        dtype="float32",
+        dtype_bytes=4,
+        weights_bytes=0,
+        adapters_bytes=0,
+        free_bytes=2**30,
+    )
+    core = EngineCore(
+        model,
+        msgspec.structs.replace(plan, num_pages=num_pages),
+        digest="digest",
+        feature_bytes=1 << 20,
+        reuse_prefixes=config.reuse_prefixes,
+    )
+    return EngineDriver(core)
+
+
+PROMPTS: dict[str, tuple[list[int | Picture], dict[str, object]]] = {
+    "text": ([1, 5, 9, 30, 31, 32, 33, 7, 8, 2, 3], {}),
+    "web": ([1, 5, 9, 30, 31, 32, 33], {"adapter": "web"}),
+    "write": ([1, 5, 9, 30, 31, 32, 33], {"adapter": "write"}),
+    "picture": ([1, Picture(seed=1), 40, 41], {}),
+    "two pictures": ([1, 7, Picture(seed=1, wide=2), 40, Picture(seed=2, high=2), 41], {}),
+    "sampled": ([1, 80, 81, 82], {"sampling": WARM}),
+    "sampled web": ([1, 80, 81, 82], {"sampling": WARM, "adapter": "web"}),
+    "penalised": (
+        [1, 90, 91],
+        {"sampling": SamplingParams(temperature=0.7, repetition_penalty=1.3, top_k=20, seed=3)},
+    ),
+}
+
+
+def submit(driver: EngineDriver, name: str) -> None:
+    prompt, options = PROMPTS[name]
+    driver.submit(name, prompt, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def alone(model: Model) -> dict[str, list[int]]:
+    """Each prompt's ids, run by itself in one chunk on a fresh engine."""
+    ids = {}
+    for name in PROMPTS:
+        driver = make_engine(model, max_step_tokens=512)
+        submit(driver, name)
+        ids[name] = driver.run()[name].ids
+    return ids
+
+
+def test_the_prompts_differ_in_what_they_produce(alone: dict[str, list[int]]) -> None:
+    """The tests below would prove nothing if every request had the same answer."""
+    assert len({tuple(ids) for ids in alone.values()}) == len(alone)
+
+
+@given(
+    order=st.permutations(list(PROMPTS)),
+    step_tokens=st.integers(8, 60),
+    tiles=st.integers(1, 4),
+    arrivals=st.lists(st.integers(0, 6), min_size=len(PROMPTS), max_size=len(PROMPTS)),
+    reuse=st.booleans(),
+)
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_ids_do_not_depend_on_batch_chunking_or_cache(
+    model: Model,
+    alone: dict[str, list[int]],
+    order: list[str],
+    step_tokens: int,
+    tiles: int,
+    arrivals: list[int],
+    reuse: bool,
+) -> None:
+    """Any order of arrival, any chunk size, cached or not: every request's ids are its own."""
+    driver = make_engine(
+        model,
+        num_pages=128,
+        max_batch=8,
+        max_step_tokens=step_tokens,
+        tiles_per_step=tiles,
+        reuse_prefixes=reuse,
+    )
+    for name, steps in zip(order, arrivals, strict=True):
+        submit(driver, name)
+        for _ in range(steps):
+            driver.step()
+
+    assert {name: outcome.ids for name, outcome in driver.run().items()} == alone
+
+
+def test_a_repeated_prompt_is_cached_and_answers_the_same(
+    engine: Callable[..., EngineDriver], alone: dict[str, list[int]]
+) -> None:
+    """All but the last token comes from the cache, pictures included, and no tile is encoded."""
+    driver = engine()
+    submit(driver, "two pictures")
+    driver.run()
+    prompt, options = PROMPTS["two pictures"]
+    driver.submit("again", prompt, **options)  # type: ignore[arg-type]
+    again = driver.run()["again"]
+
+    assert again.ids == alone["two pictures"]
+    assert again.started is not None and again.prompt is not None
+    assert again.started.cached_tokens == 39
+    assert again.prompt.encoded_tiles == 0
+    assert driver.num_renderings == 2
+
+
+def test_a_second_turn_computes_only_what_is_new(engine: Callable[..., EngineDriver]) -> None:
+    """The answer's own tokens are cached too, up to the last one, which was never computed."""
+    driver = engine()
+    first = [1, 5, 6, 7, 8, 9]
+    answer = driver.ids("first", first, max_output=10)
+    driver.submit("second", [*first, *answer, 20, 21, 22])
+    outcome = driver.run()["second"]
+
+    assert outcome.started is not None
+    assert outcome.started.cached_tokens >= (len(first) + len(answer) - 1) // 4 * 4
+
+
+def test_another_adapter_or_tenant_shares_no_page(engine: Callable[..., EngineDriver]) -> None:
+    """Cached values depend on the adapter, and must not tell one tenant of another."""
+    driver = engine()
+    prompt = list(range(1, 20))
+    for name, options in {
+        "first": {},
+        "web": {"adapter": "web"},
+        "tenant": {"scope": "tenant"},
+        "same": {},
+    }.items():
+        driver.ids(name, prompt, **options)
+    cached = {
+        name: outcome.started.cached_tokens
+        for name, outcome in driver.outcomes.items()
+        if outcome.started
+    }
+
+    assert cached == {"first": 0, "web": 0, "tenant": 0, "same": 18}
+
+
+def test_one_picture_wanted_by_many_is_rendered_and_encoded_once(
+    engine: Callable[..., EngineDriver],
+) -> None:
+    """Requests that wait for the same picture share its encoding."""
+    driver = engine(max_batch=4, tiles_per_step=1)
+    for index in range(4):
+        driver.submit(f"{index}", [1, 10 + index, Picture(seed=5), 40])
+    outcomes = driver.run()
+
+    assert driver.num_renderings == 1
+    assert all(outcome.finished for outcome in outcomes.values())
+
+
+def test_a_request_waits_until_its_worst_case_fits(engine: Callable[..., EngineDriver]) -> None:
+    """Two requests of 10 pages on 16: the second starts when the first is over, and both end."""
+    driver = engine(num_pages=16)
+    for name in ("first", "second"):
+        driver.submit(name, [1, 2, 3, 4], max_output=37)
+    driver.step()
+
+    assert driver.core.load.running == 1
+    assert driver.core.load.waiting == 1
+    assert all(len(outcome.ids) == 37 for outcome in driver.run().values())
+
+
+@pytest.mark.parametrize("after_steps", [0, 1, 2, 3, 5, 8])
+def test_a_cancel_at_any_stage_gives_every_page_back(
+    engine: Callable[..., EngineDriver], after_steps: int
+) -> None:
+    """Queued, encoding, prefilling or decoding: the page count returns to where it began."""
+    driver = engine(max_step_tokens=8, tiles_per_step=1, max_batch=2)
+    for index in range(3):
+        driver.submit(f"{index}", [1, 2, Picture(seed=index, wide=2), 3, 4], max_output=30)
+    for _ in range(after_steps):
+        driver.step()
+    for index in range(3):
+        driver.cancel(f"{index}")
+    outcomes = driver.run()
+
+    assert {outcome.finished and outcome.finished.reason for outcome in outcomes.values()} == {
+        FinishReason.CANCELLED
+    }
+    assert driver.core.load.pages_used == 0
+    assert (driver.core.load.running, driver.core.load.waiting) == (0, 0)
+
+
+def test_a_picture_that_cannot_be_rendered_fails_its_own_requests_only(
+    engine: Callable[..., EngineDriver], alone: dict[str, list[int]]
+) -> None:
+    """The neighbour's ids are those of a quiet run."""
+    from ixc_runtime.engine_process.messages import PixelsFailed
+
+    driver = engine()
+    submit(driver, "text")
+    bad = Picture(seed=66)
+    driver._supply = lambda picture: driver.core.pixels_failed(  # type: ignore[method-assign]
+        PixelsFailed(key=picture.key, reason="MEDIA_UNDECODABLE", message="not a picture")
+    )
+    driver.submit("bad", [1, bad, 2])
+    outcomes = driver.run()
+
+    assert outcomes["bad"].failed is not None
+    assert outcomes["bad"].failed.reason == "MEDIA_UNDECODABLE"
+    assert outcomes["text"].ids == alone["text"]
+    assert driver.core.load.pages_used == 0
+
+
+def test_a_stop_token_ends_the_answer_and_is_not_part_of_it(
+    engine: Callable[..., EngineDriver], alone: dict[str, list[int]]
+) -> None:
+    """The third id as a stop id: two ids remain, and the reason says which one stopped."""
+    third = alone["text"][2]
+    assert third not in alone["text"][:2]
+    driver = engine()
+    prompt, _ = PROMPTS["text"]
+    driver.submit("stop", prompt, stop_token_ids=[third])
+    outcome = driver.run()["stop"]
+
+    assert outcome.ids == alone["text"][:2]
+    assert outcome.finished is not None
+    assert (outcome.finished.reason, outcome.finished.stop_token_id) == (FinishReason.STOP, third)
+
+
+def test_min_output_tokens_holds_a_stop_token_back(
+    engine: Callable[..., EngineDriver], alone: dict[str, list[int]]
+) -> None:
+    """Until then the stop id cannot be sampled at all."""
+    first = alone["text"][0]
+    driver = engine()
+    prompt, _ = PROMPTS["text"]
+    sampling = SamplingParams(temperature=0.0, min_output_tokens=4)
+    driver.submit("min", prompt, stop_token_ids=[first], sampling=sampling)
+    ids = driver.run()["min"].ids
+
+    assert len(ids) >= 4
+    assert first not in ids[:4]
+
+
+def test_bad_words_of_one_and_of_two_tokens_never_come(
+    engine: Callable[..., EngineDriver], alone: dict[str, list[int]]
+) -> None:
+    """A single id is banned always; of a pair, the second right after the first."""
+    one, two = alone["text"][:2]
+    driver = engine()
+    prompt, _ = PROMPTS["text"]
+    driver.submit("bad", prompt, bad_word_ids=[[one]], max_output=12)
+    driver.submit("pair", prompt, bad_word_ids=[[one, two]], max_output=12)
+    outcomes = driver.run()
+
+    assert one not in outcomes["bad"].ids
+    assert outcomes["pair"].ids[0] == one
+    pairs = list(zip(outcomes["pair"].ids, outcomes["pair"].ids[1:], strict=False))
+    assert (one, two) not in pairs
+
+
+def test_logprobs_name_the_sampled_token_and_the_best(engine: Callable[..., EngineDriver]) -> None:
+    """Greedy: the sampled token is the first of the top ones, with the same figure."""
+    driver = engine()
+    driver.submit("logprobs", [1, 2, 3], top_logprobs=3)
+    outcome = driver.run()["logprobs"]
+
+    assert len(outcome.logprobs) == len(outcome.ids)
+    for entry in outcome.logprobs:
+        assert len(entry.top) == 3
+        assert entry.top[0] == (entry.token_id, pytest.approx(entry.logprob))
+
+
+def test_an_output_that_is_not_finite_fails_one_sequence(
+    engine: Callable[..., EngineDriver],
+    alone: dict[str, list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NaN in one row is reported as ENGINE_FAULT for that row; neighbours are untouched."""
+    driver = engine()
+    submit(driver, "web")
+    submit(driver, "text")
+    forward = driver.core._model.forward
+
+    def poisoned(batch: object, arena: object) -> torch.Tensor:
+        logits = forward(batch, arena)  # type: ignore[arg-type]
+        logits[0] = torch.nan
+        return logits
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver.core._model, "forward", poisoned)
+        driver.step()
+    outcomes = driver.run()
+
+    assert outcomes["web"].failed is not None
+    assert outcomes["web"].failed.reason == "ENGINE_FAULT"
+    assert outcomes["text"].ids == alone["text"]
+
+
+def test_a_step_that_raises_fails_its_sequences_and_the_engine_goes_on(
+    engine: Callable[..., EngineDriver],
+    alone: dict[str, list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pages come back, and the next request is served."""
+
+    def broken(batch: object, arena: object) -> torch.Tensor:
+        raise RuntimeError("broken on purpose")
+
+    driver = engine()
+    submit(driver, "web")
+    with monkeypatch.context() as patch:
+        patch.setattr(driver.core._model, "forward", broken)
+        driver.step()
+
+    assert driver.core.load.pages_used == 0
+    assert driver.outcomes["web"].failed is not None
+    submit(driver, "text")
+    assert driver.run()["text"].ids == alone["text"]
+
+
+def test_a_long_prompt_gets_a_larger_rotary_base_and_shares_nothing_with_a_short_one(
+    engine: Callable[..., EngineDriver],
+) -> None:
+    """Beyond the native context the base follows the prompt's length, so pages do not match."""
+    driver = engine(num_pages=400)
+    long = [1 + n % 300 for n in range(600)]
+    driver.ids("short", long[:100])
+    driver.submit("long", long)
+    outcome = driver.run()["long"]
+
+    assert outcome.started is not None
+    assert outcome.started.cached_tokens == 0
+    assert outcome.finished is not None
+
+
+def test_the_newest_of_a_full_queue_starts_last(
+    tmp_path: Path, engine: Callable[..., EngineDriver]
+) -> None:
+    """First come, first served: with a batch of one the order of ends is that of arrival."""
+    driver = engine(max_batch=1)
+    for index in range(4):
+        driver.submit(f"{index}", [1, 2 + index], max_output=3)
+    ends = []
+    while driver.step():
+        ends += [
+            name
+            for name, outcome in driver.outcomes.items()
+            if outcome.is_over and name not in ends
+        ]
+
+    assert ends == ["0", "1", "2", "3"]
