@@ -4,7 +4,6 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -39,6 +38,11 @@ class Picture:
     @property
     def key(self) -> bytes:
         return hashlib.sha256(repr(self).encode()).digest()
+
+    def pixels(self, tile_size: int) -> np.ndarray:
+        """(height, width, 3) uint8."""
+        shape = (self.high * tile_size, self.wide * tile_size, 3)
+        return np.random.default_rng(self.seed).integers(0, 256, shape).astype(np.uint8)
 
 
 @dataclass(kw_only=True)
@@ -159,10 +163,8 @@ class EngineDriver:
 
     def _supply(self, picture: Picture) -> None:
         self.num_renderings += 1
-        height, width = picture.high * self._tile_size, picture.wide * self._tile_size
-        pixels = np.random.default_rng(picture.seed).integers(0, 256, (height, width, 3))
+        pixels = picture.pixels(self._tile_size)
+        height, width, _ = pixels.shape
         with tempfile.NamedTemporaryFile(delete=False) as file:
-            file.write(pixels.astype(np.uint8).tobytes())
-        self.core.supply(
-            Pixels(key=picture.key, path=str(Path(file.name)), width=width, height=height)
-        )
+            file.write(pixels.tobytes())
+        self.core.supply(Pixels(key=picture.key, path=file.name, width=width, height=height))

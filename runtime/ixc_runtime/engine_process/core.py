@@ -51,7 +51,7 @@ class EngineCore:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model = model
-        self._plan = plan
+        self.plan = plan
         self._digest = digest
         self._clock = clock
         arena = KvArena(
@@ -86,12 +86,12 @@ class EngineCore:
             rotary_base=base,
             times=SequenceTimes(submitted=self._clock()),
         )
-        assert sequence.max_slots <= self._plan.capacity_tokens, "priced before it was sent"
+        assert sequence.max_slots <= self.plan.capacity_tokens, "priced before it was sent"
         self.scheduler.submit(sequence)
 
     def _namespace(self, request: Submit, base: float) -> bytes:
         """All that cached values depend on besides the tokens before them."""
-        parts = (self._digest, request.adapter, request.scope, repr(base), self._plan.kv_dtype)
+        parts = (self._digest, request.adapter, request.scope, repr(base), self.plan.kv_dtype)
         return hashlib.sha256("\0".join(parts).encode()).digest()
 
     def cancel(self, sequence_id: str, reason: FinishReason) -> None:
@@ -151,7 +151,7 @@ class EngineCore:
         """
         for sequence in self.scheduler.admit():
             self._begin(sequence)
-        num_tiles = self._images.encode(self._plan.tiles_per_step)
+        num_tiles = self._images.encode(self.plan.tiles_per_step)
         chunks = self.scheduler.plan(self._images.has)
         if chunks:
             self._num_steps += 1

@@ -23,7 +23,7 @@ from ixc_runtime.engine_process.planning import free_host_bytes, make_plan
 from ixc_runtime.errors import EngineFault, RuntimeFault
 from ixc_runtime.model.decoder import Model
 from ixc_runtime.model.loader import checkpoint_digest, load_model
-from ixc_runtime.model_info import MemoryPlan, ModelInfo
+from ixc_runtime.model_info import ModelInfo
 from ixc_runtime.prompt.tokenizer import load_tokenizer, resolve_roles
 from ixc_runtime.request import BASE_ADAPTER
 
@@ -69,6 +69,12 @@ def build_engine(config: EngineConfig) -> tuple[EngineCore, Ready]:
     folder = Path(config.model)
     model = load_model(folder, device=config.device, dtype=config.dtype)
     digest = checkpoint_digest(folder)
+    core, context_limit = make_core(model, config, digest=digest)
+    return core, Ready(_model_info(config, model, digest, context_limit), core.plan)
+
+
+def make_core(model: Model, config: EngineConfig, *, digest: str) -> tuple[EngineCore, int]:
+    """An engine on a loaded model, and the context limit that its memory allows."""
     plan, context_limit = make_plan(
         config,
         model.config,
@@ -86,12 +92,10 @@ def build_engine(config: EngineConfig) -> tuple[EngineCore, Ready]:
         feature_bytes=config.feature_bytes,
         reuse_prefixes=config.reuse_prefixes,
     )
-    return core, Ready(_model_info(config, model, plan, digest, context_limit), plan)
+    return core, context_limit
 
 
-def _model_info(
-    config: EngineConfig, model: Model, plan: MemoryPlan, digest: str, context_limit: int
-) -> ModelInfo:
+def _model_info(config: EngineConfig, model: Model, digest: str, context_limit: int) -> ModelInfo:
     folder = Path(config.model)
     settings = load_settings(folder)
     roles = resolve_roles(load_tokenizer(folder), settings)

@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ixc_runtime.engine_process.core import EngineCore
 from ixc_runtime.engine_process.messages import EngineConfig
-from ixc_runtime.engine_process.planning import make_plan
+from ixc_runtime.engine_process.planning import bytes_per_token
+from ixc_runtime.engine_process.process import make_core
 from ixc_runtime.model.decoder import Model
 from ixc_runtime.model.loader import load_model
 from ixc_runtime.request import FinishReason, SamplingParams
@@ -37,24 +36,15 @@ def engine(model: Model) -> Callable[..., EngineDriver]:
 
 
 def make_engine(model: Model, *, num_pages: int = 64, **options: object) -> EngineDriver:
-    config = EngineConfig(model="", **({"page_size": 4} | options))  # type: ignore[arg-type]
-    plan, _ = make_plan(
-        config,
-        model.config,
-        backend="cpu",
-        dtype="float32",
-        dtype_bytes=4,
-        weights_bytes=0,
-        adapters_bytes=0,
-        free_bytes=2**30,
+    page_size = 4
+    config = EngineConfig(
+        model="",
+        page_size=page_size,
+        max_context=num_pages * page_size,
+        kv_bytes=num_pages * page_size * bytes_per_token(model.config, 4),
+        **options,  # type: ignore[arg-type]
     )
-    core = EngineCore(
-        model,
-        msgspec.structs.replace(plan, num_pages=num_pages),
-        digest="digest",
-        feature_bytes=1 << 20,
-        reuse_prefixes=config.reuse_prefixes,
-    )
+    core, _ = make_core(model, config, digest="digest")
     return EngineDriver(core)
 
 
