@@ -1,0 +1,448 @@
+"""The media workers: what they take, what they survive, and that none is left behind.
+
+A picture that hangs its decoder is played by a named pipe: opening it waits for ever.
+"""
+
+import asyncio
+import contextlib
+import io
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+from PIL import Image
+
+from ixc_runtime.errors import (
+    EngineFault,
+    MediaTypeUnsupported,
+    MediaUndecodable,
+    QueueFull,
+    RuntimeFault,
+    ServerDraining,
+)
+from ixc_runtime.media.geometry import ImageInfo
+from ixc_runtime.media.jobs import (
+    ImageProbed,
+    ImageRendered,
+    Outcome,
+    ProbeImage,
+    RenderImage,
+    to_frame,
+)
+from ixc_runtime.media.pool import MediaSettings, MediaWorkers
+from ixc_runtime.media.transform import transform_image
+from ixc_runtime.media.worker import run_job
+
+
+@contextlib.asynccontextmanager
+async def running(**settings) -> AsyncIterator[MediaWorkers]:
+    """One worker unless told otherwise; afterwards no process may be left."""
+    num_workers = settings.pop("num_workers", 1)
+    workers = MediaWorkers(num_workers=num_workers, settings=MediaSettings(**settings))
+    await workers.start()
+    seen = set(workers.process_ids)
+    try:
+        yield workers
+    finally:
+        seen |= set(workers.process_ids)
+        await workers.close()
+        assert workers.process_ids == ()
+        assert not any(map(exists, seen))
+
+
+def exists(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another process does."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - no event of this loop tells
+            await asyncio.sleep(0.002)
+
+
+def encoded(image_format: str, size: tuple[int, int] = (90, 60), **options) -> bytes:
+    image = Image.effect_noise(size, 90).convert("RGB")
+    data = io.BytesIO()
+    image.save(data, image_format, **options)
+    return data.getvalue()
+
+
+def file_of(folder: Path, data: bytes) -> Path:
+    path = folder / f"{zlib.crc32(data):08x}.bin"
+    path.write_bytes(data)
+    return path
+
+
+def hanging(folder: Path) -> Path:
+    path = folder / "pipe"
+    os.mkfifo(path)
+    return path
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that announces a size and has next to no data."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+# What a worker does with one job, called directly.
+
+
+def render_here(path: Path) -> Outcome:
+    output = path.with_suffix(".rgb")
+    output.touch()
+    job = RenderImage(path=str(path), hd_num=6, tile_size=56, output=str(output))
+    return run_job(job, MediaSettings().worker_limits)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_each_format(tmp_path, image_format):
+    """Size and format from the header, and the pixels that the transform makes of the picture."""
+    path = file_of(tmp_path, encoded(image_format))
+    probed = run_job(ProbeImage(path=str(path)), MediaSettings().worker_limits)
+    assert probed == ImageProbed(width=90, height=60, format=image_format)
+    with Image.open(path) as image:
+        expected = transform_image(image, hd_num=6, tile_size=56)
+    assert render_here(path) == ImageRendered(width=expected.width, height=expected.height)
+    assert expected.tobytes() == path.with_suffix(".rgb").read_bytes()
+
+
+def test_the_first_frame_of_an_animation(tmp_path):
+    """Of a GIF that moves, the first picture."""
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    render_here(tmp_path / "a.gif")
+    assert (tmp_path / "a.rgb").read_bytes()[:3] == b"\xff\0\0"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"hello", b"<svg/>", b"%PDF-1.7", b"II*\0....", b"\0\0\0 ftypavif", b"RIFF\0\0\0\0WAVEfmt "],
+    ids=["text", "svg", "pdf", "tiff", "avif", "wav"],
+)
+def test_another_kind_of_file(tmp_path, data):
+    """What is not one of the five formats is told by its first bytes."""
+    refused = render_here(file_of(tmp_path, data))
+    assert (refused.kind, refused.message) == (
+        "unsupported",
+        "the data is not a PNG, JPEG, WEBP, GIF or BMP picture",
+    )
+
+
+BROKEN = {
+    "empty": b"",
+    "a PNG signature alone": b"\x89PNG\r\n\x1a\n",
+    "a JPEG that says PNG": b"\x89PNG\r\n\x1a\n" + b"\xff\xd8\xff\xe0" * 9,
+    "half a PNG": encoded("PNG")[:2000],
+    "half a JPEG": encoded("JPEG")[:1500],
+    "half a WEBP": encoded("WEBP")[:900],
+    "half a BMP": encoded("BMP")[:900],
+    "no pixels": png_header(0, 5),
+}
+
+
+@pytest.mark.parametrize("data", BROKEN.values(), ids=list(BROKEN))
+def test_a_broken_picture(tmp_path, data):
+    """Refused in our own words: no exception's text, no path, no address."""
+    refused = render_here(file_of(tmp_path, data))
+    assert refused.kind == "undecodable"
+    assert refused.message in {
+        "the picture has no bytes",
+        "the picture's header is broken",
+        "the picture's data is broken or cut off",
+    }
+
+
+@pytest.mark.parametrize("size", [(10_001, 10_000), (2**31 - 1, 2**31 - 1), (1, 2**31 - 1)])
+def test_too_many_pixels(tmp_path, size):
+    """A size beyond the limit is refused from the header, before anything is decoded."""
+    path = file_of(tmp_path, png_header(*size))
+    refused = run_job(ProbeImage(path=str(path)), MediaSettings().worker_limits)
+    assert refused.message == "the picture has more than 100000000 pixels"
+
+
+# The processes.
+
+
+async def test_a_picture(tmp_path):
+    """Probed and rendered by a worker; the pixels lie in one file that only we may read."""
+    path = file_of(tmp_path, encoded("PNG"))
+    output_dir = tmp_path / "out"
+    output_dir.mkdir()
+    async with running() as workers:
+        info = await workers.probe(path)
+        rendered = await workers.render(path, hd_num=6, tile_size=56, output_dir=output_dir)
+    assert info == ImageInfo(width=90, height=60, format="PNG")
+    with Image.open(path) as image:
+        expected = transform_image(image, hd_num=6, tile_size=56)
+    assert expected.size == (rendered.width, rendered.height)
+    assert expected.tobytes() == rendered.path.read_bytes()
+    assert [rendered.path] == list(output_dir.iterdir())
+    assert rendered.path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_what_is_not_a_picture_we_take(tmp_path):
+    """Refused by kind; no file is left, and the worker goes on."""
+    output_dir = tmp_path / "out"
+    output_dir.mkdir()
+    options = {"hd_num": 6, "tile_size": 56, "output_dir": output_dir}
+    async with running() as workers:
+        before = workers.process_ids
+        with pytest.raises(MediaTypeUnsupported, match="not a PNG"):
+            await workers.render(file_of(tmp_path, b"hello"), **options)
+        with pytest.raises(MediaUndecodable, match="broken or cut off"):
+            await workers.render(file_of(tmp_path, encoded("PNG")[:2000]), **options)
+        assert before == workers.process_ids
+    assert not list(output_dir.iterdir())
+
+
+def test_under_uvloop(tmp_path):
+    """The server's event loop drives the workers as asyncio's own does."""
+    path = file_of(tmp_path, encoded("PNG"))
+
+    async def scenario() -> None:
+        async with running(job_seconds=0.2) as workers:
+            assert (await workers.probe(path)).width == 90
+            with pytest.raises(MediaUndecodable, match=r"longer than 0\.2 s"):
+                await workers.probe(hanging(tmp_path))
+            assert (await workers.probe(path)).height == 60
+
+    uvloop.run(scenario())
+
+
+async def test_a_limit_on_pixels(tmp_path):
+    """The limit is a setting; exactly at it a picture is still taken."""
+    async with running(max_pixels=5400) as workers:
+        assert (await workers.probe(file_of(tmp_path, encoded("PNG")))).width == 90
+        with pytest.raises(MediaUndecodable, match="more than 5400 pixels"):
+            await workers.probe(file_of(tmp_path, encoded("PNG", (91, 60))))
+
+
+async def test_a_picture_that_needs_too_much_memory(tmp_path):
+    """It is refused, and the worker whose memory it took is replaced."""
+    path = tmp_path / "black.png"
+    Image.new("1", (12_000, 8_000)).save(path)
+    small = file_of(tmp_path, encoded("PNG"))
+    async with running(memory_bytes=256 << 20) as workers:
+        (first,) = workers.process_ids
+        with pytest.raises(MediaUndecodable, match="needs more than 268435456 bytes"):
+            await workers.render(path, hd_num=6, tile_size=56, output_dir=tmp_path)
+        assert (await workers.probe(small)).width == 90
+        assert workers.process_ids != (first,)
+
+
+async def test_a_file_that_is_gone(tmp_path):
+    """A missing file is our own fault, not the caller's, and its path is not told."""
+    async with running() as workers:
+        with pytest.raises(EngineFault) as caught:
+            await workers.probe(tmp_path / "nothing")
+    assert str(tmp_path) not in str(caught.value)
+
+
+async def test_a_picture_that_hangs(tmp_path):
+    """Past the time limit its worker is killed and replaced; no file is left."""
+    path = file_of(tmp_path, encoded("PNG"))
+    output_dir = tmp_path / "out"
+    output_dir.mkdir()
+    async with running(job_seconds=0.2) as workers:
+        (first,) = workers.process_ids
+        with pytest.raises(MediaUndecodable, match=r"longer than 0\.2 s"):
+            await workers.render(hanging(tmp_path), hd_num=6, tile_size=56, output_dir=output_dir)
+        assert (await workers.probe(path)).width == 90
+        assert not exists(first)
+    assert not list(output_dir.iterdir())
+
+
+async def test_a_worker_that_dies(tmp_path):
+    """Its own job fails, its neighbour's does not, and the next one finds a new worker."""
+    path = file_of(tmp_path, encoded("PNG"))
+    async with running(num_workers=2) as workers:
+        before = set(workers.process_ids)
+        pipe = hanging(tmp_path)
+        job = asyncio.create_task(workers.probe(pipe))
+        writer = os.open(pipe, os.O_RDWR)  # lets the worker in, and leaves it waiting for bytes
+        await until(lambda: any(holds(process_id, pipe) for process_id in before))
+        (busy,) = (process_id for process_id in before if holds(process_id, pipe))
+        os.kill(busy, signal.SIGSEGV)
+        assert (await workers.probe(path)).width == 90
+        with pytest.raises(MediaUndecodable, match="made its decoder fail"):
+            await job
+        os.close(writer)
+        await until(lambda: workers.num_ready == 2)
+        assert busy not in workers.process_ids
+        assert len(before & set(workers.process_ids)) == 1
+
+
+def holds(process_id: int, path: Path) -> bool:
+    """Whether a process has a file open."""
+    descriptors = list(Path(f"/proc/{process_id}/fd").iterdir())
+    return any(descriptor.readlink() == path for descriptor in descriptors)
+
+
+async def test_an_idle_worker_that_dies(tmp_path):
+    """Nobody's job fails: the next one gets a new worker."""
+    path = file_of(tmp_path, encoded("PNG"))
+    async with running() as workers:
+        (first,) = workers.process_ids
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: workers.num_ready == 0)
+        assert not exists(first)
+        assert (await workers.probe(path)).width == 90
+
+
+async def test_a_caller_that_gives_up(tmp_path):
+    """A cancelled job's worker is killed and replaced, and its file removed."""
+    path = file_of(tmp_path, encoded("PNG"))
+    output_dir = tmp_path / "out"
+    output_dir.mkdir()
+    async with running() as workers:
+        (first,) = workers.process_ids
+        job = asyncio.create_task(
+            workers.render(hanging(tmp_path), hd_num=6, tile_size=56, output_dir=output_dir)
+        )
+        await until(lambda: bool(list(output_dir.iterdir())))
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        assert not list(output_dir.iterdir())
+        assert (await workers.probe(path)).width == 90
+        assert not exists(first)
+
+
+async def test_a_caller_that_gives_up_in_the_queue(tmp_path):
+    """A job cancelled while it waits leaves the queue and touches no worker."""
+    path = file_of(tmp_path, encoded("PNG"))
+    async with running() as workers:
+        busy = asyncio.create_task(workers.probe(hanging(tmp_path)))
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(workers.probe(path))
+        await until(lambda: workers.num_waiting == 1)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        assert workers.num_waiting == 0
+        busy.cancel()
+        await asyncio.wait({busy})
+        assert (await workers.probe(path)).width == 90
+
+
+async def test_more_pictures_than_the_queue_holds(tmp_path):
+    """One more than may wait is refused at once, with the depth."""
+    path = file_of(tmp_path, encoded("PNG"))
+    async with running(queue_limit=1) as workers:
+        jobs = [asyncio.create_task(workers.probe(hanging(tmp_path)))]
+        await until(lambda: workers.num_waiting == 0)
+        await asyncio.sleep(0)
+        jobs.append(asyncio.create_task(workers.probe(path)))
+        await until(lambda: workers.num_waiting == 1)
+        with pytest.raises(QueueFull, match="1 pictures wait") as caught:
+            await workers.probe(path)
+        assert caught.value.metadata["depth"] == "1"
+        jobs[0].cancel()
+        assert (await jobs[1]).width == 90
+
+
+async def test_no_worker_in_time(tmp_path):
+    """A job that waited as long as it may is refused rather than kept."""
+    async with running(queue_seconds=0.1) as workers:
+        busy = asyncio.create_task(workers.probe(hanging(tmp_path)))
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull, match=r"within 0\.1 s"):
+            await workers.probe(tmp_path / "any")
+        busy.cancel()
+        await asyncio.wait({busy})
+
+
+async def test_closing_with_work_under_way(tmp_path):
+    """Running and waiting jobs end as draining, at once; closing again does nothing."""
+    async with running() as workers:
+        jobs = [asyncio.create_task(workers.probe(hanging(tmp_path)))]
+        await asyncio.sleep(0)
+        jobs.append(asyncio.create_task(workers.probe(tmp_path / "any")))
+        await until(lambda: workers.num_waiting == 1)
+        await workers.close()
+        for job in jobs:
+            with pytest.raises(ServerDraining):
+                await job
+        with pytest.raises(ServerDraining):
+            await workers.probe(tmp_path / "any")
+
+
+async def test_a_worker_that_has_seen_enough(tmp_path):
+    """After its share of jobs a worker makes room for a new one."""
+    path = file_of(tmp_path, encoded("PNG"))
+    async with running(jobs_per_worker=2) as workers:
+        seen = set()
+        for _ in range(5):
+            await workers.probe(path)
+            seen |= set(workers.process_ids)
+        await until(lambda: workers.num_ready == 1)
+        seen |= set(workers.process_ids)
+    assert len(seen) == 3
+
+
+def test_a_server_that_is_gone():
+    """A worker whose server has died without a word ends by itself."""
+    command = [sys.executable, "-m", "ixc_runtime.media.worker"]
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as worker:
+        worker.stdin.write(to_frame(MediaSettings().worker_limits))
+        worker.stdin.close()
+        assert worker.wait(20) == 0
+
+
+async def test_what_a_worker_is_given(monkeypatch):
+    """No variable of ours but the module path, and limits that it cannot raise."""
+    monkeypatch.setenv("A_SECRET_OF_THE_SERVER", "hunter2")
+    async with running(memory_bytes=900 << 20) as workers:
+        (process_id,) = workers.process_ids
+        process = Path("/proc", str(process_id))
+        variables = process.joinpath("environ").read_bytes().split(b"\0")
+        limits = process.joinpath("limits").read_text()
+        descriptors = list(process.joinpath("fd").iterdir())
+    assert {name.split(b"=")[0] for name in variables if name} == {b"PYTHONPATH", b"LC_ALL"}
+    for name, value in (("address space", 900 << 20), ("open files", 16), ("processes", 0)):
+        (line,) = (line for line in limits.splitlines() if f"Max {name}" in line)
+        assert line.removeprefix(f"Max {name}").split()[:2] == [str(value)] * 2
+    assert len(descriptors) <= 6
+
+
+async def test_mutated_pictures(tmp_path):
+    """Whatever is done to a picture's bytes, it is rendered or refused, and the next one served."""
+    dice = random.Random(20)
+    originals = [encoded(name, (48, 40)) for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP")]
+    path = tmp_path / "mutant"
+    async with running(num_workers=2) as workers:
+        for _ in range(200):
+            data = bytearray(dice.choice(originals))
+            for _ in range(dice.randint(1, 12)):
+                data[dice.randrange(len(data))] = dice.randrange(256)
+            if dice.random() < 0.3:
+                del data[dice.randrange(len(data)) :]
+            path.write_bytes(data)
+            try:
+                rendered = await workers.render(path, hd_num=1, tile_size=28, output_dir=tmp_path)
+                rendered.path.unlink()
+            except RuntimeFault as fault:
+                assert isinstance(fault, MediaUndecodable | MediaTypeUnsupported)
+        assert (await workers.probe(file_of(tmp_path, originals[0]))).width == 48
+    assert not list(tmp_path.glob("*.rgb"))
