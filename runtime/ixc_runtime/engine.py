@@ -110,7 +110,7 @@ class Engine:
     ) -> "Engine":
         """Start the engine and wait until it is ready.
 
-        Raises CheckpointError, DoesNotFit or FieldInvalid, saying what is wrong, if it cannot be.
+        Raises CheckpointError, KvCacheFull or FieldInvalid, saying what is wrong, if it cannot be.
         """
         link, ready = await open_link(config, in_process=in_process)
         try:

@@ -9,7 +9,7 @@ RuntimeFault
 │   └── MediaTypeUnsupported  a picture, but of a format we do not take
 ├── DoesNotFit                the request is sound but larger than a limit
 │   ├── ContextOverflow       longer than the model's context
-│   └── KvCacheFull           longer than the whole KV cache
+│   └── KvCacheFull           at start: the memory given holds no useful context
 ├── NotOffered                this model or build does not have it
 │   └── AdapterUnavailable    the checkpoint carries no such adapter
 ├── Overloaded                sound and small enough, but not now

@@ -8,7 +8,7 @@ import os
 
 from ixc_runtime.config import ModelConfig
 from ixc_runtime.engine_process.messages import EngineConfig
-from ixc_runtime.errors import DoesNotFit, FieldInvalid
+from ixc_runtime.errors import FieldInvalid, KvCacheFull
 from ixc_runtime.model_info import MemoryPlan
 
 _GIB = 2**30
@@ -36,7 +36,7 @@ def make_plan(
 ) -> tuple[MemoryPlan, int]:
     """The plan, and the context limit that it allows.
 
-    Raises DoesNotFit when not even a short context has room, FieldInvalid for a setting out of
+    Raises KvCacheFull when not even a short context has room, FieldInvalid for a setting out of
     range.
     """
     _check(config, model)
@@ -49,14 +49,14 @@ def make_plan(
         kv_bytes = min(max(_GIB, one_context), free_bytes * 4 // 10)
     num_pages = kv_bytes // page_bytes
     if num_pages * config.page_size < min(1024, wanted_context):
-        raise DoesNotFit(
+        raise KvCacheFull(
             f"the KV cache has room for {num_pages * config.page_size} tokens "
             f"({kv_bytes} bytes at {page_bytes // config.page_size} a token); give it more memory",
             kvBytes=kv_bytes,
             bytesPerToken=page_bytes // config.page_size,
         )
     if config.max_context is not None and num_pages * config.page_size < config.max_context:
-        raise DoesNotFit(
+        raise KvCacheFull(
             f"a context of {config.max_context} tokens was asked for, the KV cache has room for "
             f"{num_pages * config.page_size}",
             kvBytes=kv_bytes,
