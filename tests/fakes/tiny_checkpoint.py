@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ixc_cuda import awq_layout
 from safetensors.torch import save_file
+
+from ixc_cuda import awq_layout
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -68,7 +68,7 @@ class Model:
                 "roles": self.roles,
                 "settings": self.settings,
                 "tower": TOWER,
-                "image_sizes": {
+                "media_info": {
                     name: ImageInfo(width=width, height=height, format="PNG")
                     for name, (width, height) in SIZES.items()
                 },
@@ -248,7 +248,7 @@ def test_without_a_begin_of_text(tmp_path):
         roles=resolve_roles(tokenizer, settings),
         settings=settings,
         tower=None,
-        image_sizes={},
+        media_info={},
     )
     encode = tokenizer.encode
     assert layout.token_ids == (

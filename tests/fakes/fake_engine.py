@@ -1,0 +1,358 @@
+"""A scripted engine with the interface of `ixc_runtime.Engine`: no model, no process, no waiting.
+
+A byte is a token. An answer is "You said: " and the last user text, or what a Script says; its
+pace is that of the test, which may hold a generation at a place and let it go. A prompt's tokens
+count as cached as far as an earlier prompt or answer began alike.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+
+from ixc_runtime import (
+    Accepted,
+    Completed,
+    Conversation,
+    EngineLoad,
+    FinishReason,
+    GenerationRequest,
+    GenerationUpdate,
+    ImagePart,
+    ImageSource,
+    MemoryPlan,
+    ModelInfo,
+    Prompt,
+    PromptCount,
+    PromptProcessed,
+    PromptUsage,
+    Role,
+    SamplingParams,
+    TextDelta,
+    TextPart,
+    Timings,
+    TokenLogprob,
+    TokenPrompt,
+    TokensPart,
+    Usage,
+    merged_sampling,
+)
+from ixc_runtime.errors import AdapterUnavailable, ContextOverflow, EngineLost
+from ixc_runtime.prompt.layout import ImageSpan
+
+VOCAB_SIZE = 256
+CONTEXT_LIMIT = 4096
+IMAGE_TOKENS = 10
+DEFAULT_SAMPLING = SamplingParams(
+    temperature=1.0,
+    top_p=0.8,
+    top_k=50,
+    min_p=0.0,
+    repetition_penalty=1.0,
+    presence_penalty=0.0,
+    frequency_penalty=0.0,
+    max_output_tokens=1024,
+    min_output_tokens=0,
+    ignore_eos=False,
+)
+INFO = ModelInfo(
+    name="fake",
+    display_name="A fake",
+    description="Says what you said.",
+    digest="f" * 64,
+    context_limit=CONTEXT_LIMIT,
+    native_context_limit=CONTEXT_LIMIT,
+    vocab_size=VOCAB_SIZE,
+    num_layers=1,
+    adapters=("base", "web"),
+    tile_size=32,
+    hd_num_single=4,
+    hd_num_several=1,
+    hd_num_max=9,
+    max_image_tokens=IMAGE_TOKENS,
+    stop_token_ids=(0,),
+    default_sampling=DEFAULT_SAMPLING,
+    system_instruction=None,
+    dtype="float32",
+    quantization=None,
+)
+PLAN = MemoryPlan(
+    device="cpu",
+    backend="none",
+    weights_bytes=1000,
+    adapters_bytes=100,
+    kv_bytes=1 << 20,
+    kv_dtype="float32",
+    page_size=16,
+    num_pages=256,
+    bytes_per_token=256,
+    max_batch=8,
+    max_step_tokens=64,
+    tiles_per_step=4,
+    queue_limit=32,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """One answer: its deltas, what befalls it, and where it waits for `FakeEngine.release`.
+
+    `hold_at` counts updates sent before the wait: 0 is before Accepted, 1 before PromptProcessed,
+    2 before the first delta. `fault` is raised after `fault_at` updates.
+    """
+
+    deltas: tuple[str, ...]
+    finish_reason: FinishReason = FinishReason.STOP
+    hold_at: int | None = None
+    fault: Exception | None = None
+    fault_at: int = 0
+
+
+@dataclass
+class FakeEngine:
+    info: ModelInfo = INFO
+    plan: MemoryPlan = PLAN
+    is_alive: bool = True
+    load: EngineLoad = field(default_factory=lambda: EngineLoad(pages_total=PLAN.num_pages))
+    scripts: deque[Script] = field(default_factory=deque)
+    requests: list[GenerationRequest] = field(default_factory=list)
+    cancelled: list[FinishReason] = field(default_factory=list)
+    is_closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.release = asyncio.Event()
+        self.was_asked = asyncio.Event()
+        self._listeners: list[Callable[[bool], None]] = []
+        self._seen: list[tuple[int, ...]] = []
+
+    # ---- what tests do
+
+    def will_say(
+        self,
+        *deltas: str,
+        hold_at: int | None = None,
+        fault: Exception | None = None,
+        fault_at: int = 0,
+        finish_reason: FinishReason = FinishReason.STOP,
+    ) -> None:
+        """The next answer that has no script yet."""
+        self.scripts.append(
+            Script(
+                deltas=deltas,
+                hold_at=hold_at,
+                fault=fault,
+                fault_at=fault_at,
+                finish_reason=finish_reason,
+            )
+        )
+
+    def die(self) -> None:
+        """As when the engine process ends."""
+        self.is_alive = False
+        for listener in self._listeners:
+            listener(False)
+
+    def come_back(self) -> None:
+        self.is_alive = True
+        for listener in self._listeners:
+            listener(True)
+
+    # ---- what the service asks
+
+    def on_change(self, listener: Callable[[bool], None]) -> None:
+        self._listeners.append(listener)
+
+    def generate(self, request: GenerationRequest) -> "FakeGeneration":
+        self.requests.append(request)
+        self.was_asked.set()
+        said = self.scripts.popleft() if self.scripts else Script(deltas=_echo(request.prompt))
+        return FakeGeneration(self, request, said)
+
+    async def count(self, prompt: Prompt) -> PromptCount:
+        images = _images(prompt)
+        return PromptCount(
+            usage=_usage(prompt),
+            images=tuple(_span(part.source) for part in images),
+            context_limit=self.info.context_limit,
+        )
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def detokenize(self, token_ids: list[int]) -> str:
+        return bytes(token_ids).decode(errors="replace")
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+    def num_cached(self, token_ids: tuple[int, ...]) -> int:
+        """How much of a prompt an earlier one began with."""
+        return max((_common(token_ids, earlier) for earlier in self._seen), default=0)
+
+    def remember(self, token_ids: tuple[int, ...]) -> None:
+        self._seen.append(token_ids)
+
+
+class FakeGeneration:
+    def __init__(self, engine: FakeEngine, request: GenerationRequest, script: Script) -> None:
+        self._engine = engine
+        self._request = request
+        self._script = script
+        self._wish = asyncio.Event()
+        self._reason: FinishReason | None = None
+        self._num_sent = 0
+
+    def cancel(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        if self._reason is None:
+            self._reason = reason
+            self._engine.cancelled.append(reason)
+            self._wish.set()
+
+    async def __aiter__(self) -> AsyncIterator[GenerationUpdate]:
+        prompt = prompt_ids(self._request.prompt)
+        usage = _usage(self._request.prompt)
+        cached = self._engine.num_cached(prompt)
+        sent: list[int] = []
+
+        def completed(reason: FinishReason) -> Completed:
+            return Completed(
+                finish_reason=reason,
+                usage=Usage(
+                    prompt_tokens=usage.prompt_tokens,
+                    image_tokens=usage.image_tokens,
+                    cached_tokens=cached,
+                    output_tokens=len(sent),
+                ),
+                timings=Timings(total_seconds=1.5),
+                matched_stop_token_id=0 if reason is FinishReason.STOP else None,
+            )
+
+        if not await self._goes_on():
+            yield completed(self._reason or FinishReason.CANCELLED)
+            return
+        self._admit(usage)
+        sampling = merged_sampling(self._request.sampling, DEFAULT_SAMPLING)
+        if sampling.seed is None:
+            sampling = replace(sampling, seed=7)
+        yield Accepted(usage=usage, queue_position=0, sampling=sampling)
+        self._num_sent += 1
+        updates: list[GenerationUpdate] = [
+            PromptProcessed(usage=usage, cached_tokens=cached, encoded_tiles=0)
+        ]
+        updates += [self._delta(text) for text in self._script.deltas]
+        for update in updates:
+            if not await self._goes_on():
+                yield completed(self._reason or FinishReason.CANCELLED)
+                return
+            if isinstance(update, TextDelta):
+                sent.extend(update.token_ids)
+            yield update
+            self._num_sent += 1
+        if not await self._goes_on():
+            yield completed(self._reason or FinishReason.CANCELLED)
+            return
+        self._engine.remember((*prompt, *sent))
+        yield completed(self._script.finish_reason)
+
+    def _admit(self, usage: PromptUsage) -> None:
+        if not self._engine.is_alive:
+            raise EngineLost("the engine is down")
+        if self._request.adapter not in self._engine.info.adapters:
+            raise AdapterUnavailable("no such adapter", adapter=self._request.adapter)
+        if usage.prompt_tokens >= self._engine.info.context_limit:
+            raise ContextOverflow(
+                "too long",
+                promptTokens=usage.prompt_tokens,
+                contextLimit=self._engine.info.context_limit,
+            )
+
+    async def _goes_on(self) -> bool:
+        """Waits where the script says so; raises its fault; False once cancelled."""
+        if self._script.hold_at == self._num_sent and not self._wish.is_set():
+            waits = [
+                asyncio.ensure_future(event.wait()) for event in (self._wish, self._engine.release)
+            ]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        if self._script.fault is not None and self._script.fault_at == self._num_sent:
+            raise self._script.fault
+        if not self._engine.is_alive and self._num_sent:
+            raise EngineLost("the engine is down")
+        return not self._wish.is_set()
+
+    def _delta(self, text: str) -> TextDelta:
+        token_ids = tuple(text.encode())
+        top = self._request.output.top_logprobs
+        logprobs = (
+            ()
+            if top is None
+            else tuple(
+                TokenLogprob(
+                    token_id=each, logprob=-0.5, top=tuple((n, -1.0 - n) for n in range(top))
+                )
+                for each in token_ids
+            )
+        )
+        return TextDelta(text=text, token_ids=token_ids, logprobs=logprobs)
+
+
+def prompt_ids(prompt: Prompt) -> tuple[int, ...]:
+    """The prompt as this fake lays it out: roles as control bytes, images as runs of 255."""
+    if isinstance(prompt, TokenPrompt):
+        return prompt.token_ids
+    ids = list((prompt.system_instruction or "").encode())
+    for message in prompt.messages:
+        ids.append({Role.USER: 1, Role.ASSISTANT: 2, Role.SYSTEM: 3}[message.role])
+        for part in message.parts:
+            match part:
+                case TextPart(text=text):
+                    ids += text.encode()
+                case TokensPart(token_ids=token_ids):
+                    ids += token_ids
+                case ImagePart():
+                    ids += [255] * IMAGE_TOKENS
+    return (*ids, 2)
+
+
+def _echo(prompt: Prompt) -> tuple[str, ...]:
+    if isinstance(prompt, TokenPrompt):
+        return ("ids ", str(len(prompt.token_ids)))
+    texts = [part.text for part in prompt.messages[-1].parts if isinstance(part, TextPart)]
+    words = f"You said: {''.join(texts)}".split(" ")
+    return tuple(word if index == 0 else f" {word}" for index, word in enumerate(words))
+
+
+def _images(prompt: Prompt) -> list[ImagePart]:
+    if not isinstance(prompt, Conversation):
+        return []
+    parts = (part for message in prompt.messages for part in message.parts)
+    return [part for part in parts if isinstance(part, ImagePart)]
+
+
+def _usage(prompt: Prompt) -> PromptUsage:
+    num_images = len(_images(prompt))
+    return PromptUsage(
+        prompt_tokens=len(prompt_ids(prompt)),
+        image_tokens=num_images * IMAGE_TOKENS,
+        num_images=num_images,
+    )
+
+
+def _span(source: ImageSource) -> ImageSpan:
+    return ImageSpan(
+        source=source,
+        width=64,
+        height=32,
+        hd_num=4,
+        tiles_wide=2,
+        tiles_high=1,
+        start=0,
+        num_tokens=IMAGE_TOKENS,
+        key=source.digest.encode(),
+    )
+
+
+def _common(left: tuple[int, ...], right: tuple[int, ...]) -> int:
+    pairs = zip(left, right, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
