@@ -1,0 +1,135 @@
+"""One reader of a run: from its cursor to the terminal event, at a pace it can follow.
+
+The reader holds no queue. Each round it takes everything the log has gained, merged, so that it
+sends at once when idle and coalesces by itself under load. After a delta it pauses for the flush
+interval, which only the end cuts short; the first token therefore never waits.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ixc_runtime import TextDelta
+from ixc_service.errors import SlowConsumer
+from ixc_service.event_log import Event, Failed, Finished
+from ixc_service.generations import Generations
+from ixc_service.identifiers import generation_name
+from ixc_service.moments import Clock
+from ixc_service.run import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """Nothing new, but alive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draining:
+    """The server stops in so many seconds at the latest."""
+
+    time_left_seconds: float
+
+
+Notice = Heartbeat | Draining
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How this reader wants the events, and from where."""
+
+    after_sequence: int = 0
+    flush_interval_seconds: float
+    is_final_only: bool = False
+    allows_snapshot: bool = False
+    is_deduplicated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """The server's own bounds on a silent stream and on a silent reader."""
+
+    heartbeat_seconds: float
+    slow_reader_seconds: float
+
+
+Send = Callable[[Event | Notice, int], Awaitable[None]]
+
+
+class Delivery:
+    """`send(event or notice, sequence)` writes one message, waiting for the reader's window."""
+
+    def __init__(
+        self,
+        run: Run,
+        view: View,
+        send: Send,
+        *,
+        generations: Generations,
+        clock: Clock,
+        pace: Pace,
+    ) -> None:
+        self._run = run
+        self._view = view
+        self._write = send
+        self._generations = generations
+        self._clock = clock
+        self._pace = pace
+        self._cursor = view.after_sequence  # what has been read
+        self._written = view.after_sequence  # what the reader has taken
+        self._may_snapshot = view.allows_snapshot
+        self._knows_of_drain = False
+        self._last_sent = clock.monotonic()
+
+    async def run_to_end(self) -> None:
+        """Sends every event beyond the cursor. Raises the run's fault after a `failed` event."""
+        while True:
+            sent_delta = False
+            events = self._run.log.read(self._cursor, allow_snapshot=self._may_snapshot)
+            self._may_snapshot = False  # a snapshot comes first or not at all
+            for event in events:
+                is_delta = isinstance(event.update, TextDelta)
+                self._cursor = max(self._cursor, event.sequence)
+                if is_delta and self._view.is_final_only:
+                    continue
+                await self._send(event)
+                sent_delta = sent_delta or is_delta
+                if isinstance(event.update, Failed):
+                    raise event.update.fault
+                if isinstance(event.update, Finished):
+                    return
+            await self._tell_of_drain()
+            await self._pause(sent_delta=sent_delta)
+
+    async def _pause(self, *, sent_delta: bool) -> None:
+        log = self._run.log
+        if sent_delta and self._view.flush_interval_seconds > 0:
+            await log.wait_for_end(self._view.flush_interval_seconds)
+            return
+        silence = self._clock.monotonic() - self._last_sent
+        left = self._pace.heartbeat_seconds - silence
+        if left <= 0:
+            await self._send(Heartbeat())
+        elif self._view.is_final_only and self._run.processed is not None:
+            await log.wait_for_end(left)  # deltas would only wake it for nothing
+        else:
+            await log.wait_beyond(self._cursor, left)
+
+    async def _tell_of_drain(self) -> None:
+        deadline = self._generations.drain_deadline
+        if deadline is not None and not self._knows_of_drain:
+            self._knows_of_drain = True
+            left = max(0.0, deadline - self._clock.monotonic())
+            await self._send(Draining(time_left_seconds=left))
+
+    async def _send(self, item: Event | Notice) -> None:
+        try:
+            async with asyncio.timeout(self._pace.slow_reader_seconds):
+                await self._write(item, self._cursor)
+        except TimeoutError:
+            raise SlowConsumer(
+                f"the reader took nothing for {self._pace.slow_reader_seconds:g} s",
+                generation=generation_name(self._run.id),
+                last_sequence=self._written,
+            ) from None
+        self._written = self._cursor
+        self._last_sent = self._clock.monotonic()

@@ -1,0 +1,134 @@
+"""What can go wrong in the service itself, beside the runtime's own faults.
+
+RuntimeFault (ixc_runtime.errors)
+└── ServiceFault
+    ├── RequestInvalid        one or more fields break a rule; carries every violation
+    ├── NotFound              SessionNotFound, SessionExpired, TurnNotFound, GenerationNotFound,
+    │                         ModelNotFound
+    ├── AlreadyExists         SessionIdTaken, RequestIdReused
+    ├── SessionWeightsChanged the session was begun with other weights
+    ├── Conflict              SessionBusy, TurnConflict, EtagMismatch
+    ├── SlowConsumer          a reader took nothing for too long
+    ├── EventLogCompacted     the cursor is older than what the log still holds
+    ├── SessionQuota          as many sessions as may be exist
+    └── StoreUnavailable      the disk or the database refuses
+
+`status.py` alone knows their status codes.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ixc_runtime.errors import RuntimeFault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """`field` is the path as the contract spells it, `rule` a stable UPPER_CASE word."""
+
+    field: str
+    rule: str
+    description: str
+
+
+class ServiceFault(RuntimeFault):
+    pass
+
+
+class RequestInvalid(ServiceFault):
+    reason = "FIELD_INVALID"
+
+    def __init__(self, violations: tuple[Violation, ...]) -> None:
+        first = violations[0]
+        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+        super().__init__(f"{first.field}: {first.description}{more}", field=first.field)
+        self.violations = violations
+
+
+class NotFound(ServiceFault):
+    """`resource` is the name that was asked for, of type `kind`."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, resource: str, **metadata: object) -> None:
+        super().__init__(self.message_text(), **{self.kind: resource}, **metadata)
+        self.resource = resource
+
+    def message_text(self) -> str:
+        return f"no such {self.kind}"
+
+
+class SessionNotFound(NotFound):
+    reason = "SESSION_NOT_FOUND"
+    kind = "session"
+
+
+class SessionExpired(NotFound):
+    reason = "SESSION_EXPIRED"
+    kind = "session"
+
+    def message_text(self) -> str:
+        return "the session has expired"
+
+
+class TurnNotFound(NotFound):
+    reason = "TURN_NOT_FOUND"
+    kind = "turn"
+
+
+class GenerationNotFound(NotFound):
+    reason = "GENERATION_NOT_FOUND"
+    kind = "generation"
+
+
+class ModelNotFound(NotFound):
+    reason = "MODEL_NOT_FOUND"
+    kind = "model"
+
+
+class AlreadyExists(ServiceFault):
+    reason = "SESSION_ID_TAKEN"
+
+
+class SessionIdTaken(AlreadyExists):
+    reason = "SESSION_ID_TAKEN"
+
+
+class RequestIdReused(AlreadyExists):
+    reason = "REQUEST_ID_REUSED"
+
+
+class SessionWeightsChanged(ServiceFault):
+    reason = "SESSION_WEIGHTS_CHANGED"
+
+
+class Conflict(ServiceFault):
+    reason = "TURN_CONFLICT"
+
+
+class SessionBusy(Conflict):
+    reason = "SESSION_BUSY"
+
+
+class TurnConflict(Conflict):
+    reason = "TURN_CONFLICT"
+
+
+class EtagMismatch(Conflict):
+    reason = "ETAG_MISMATCH"
+
+
+class SlowConsumer(ServiceFault):
+    reason = "SLOW_CONSUMER"
+
+
+class EventLogCompacted(ServiceFault):
+    reason = "EVENT_LOG_COMPACTED"
+
+
+class SessionQuota(ServiceFault):
+    reason = "SESSION_QUOTA"
+
+
+class StoreUnavailable(ServiceFault):
+    reason = "STORE_UNAVAILABLE"

@@ -1,0 +1,33 @@
+"""While the server drains, what would begin new work or change a session is refused at the door."""
+
+from typing import Any
+
+from ixc_runtime.errors import ServerDraining
+from ixc_service.interceptors.wrapping import Behavior
+
+# Everything else reads, watches or stops, and is answered to the end.
+_REFUSED = {
+    "/ixc.v1.GenerationService/Generate",
+    "/ixc.v1.ChatService/Chat",
+    "/ixc.v1.SessionService/CreateSession",
+    "/ixc.v1.SessionService/UpdateSession",
+    "/ixc.v1.SessionService/ForkSession",
+    "/ixc.v1.SessionService/RewindSession",
+    "/ixc.v1.SessionService/DeleteSession",
+}
+
+
+class DrainGate:
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def around(self, method: str, behavior: Behavior) -> Behavior:
+        if method not in _REFUSED:
+            return behavior
+
+        async def wrapped(request: Any, context: Any) -> Any:
+            if self.is_closed:
+                raise ServerDraining("the server is about to stop")
+            return await behavior(request, context)
+
+        return wrapped

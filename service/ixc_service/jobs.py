@@ -1,0 +1,247 @@
+"""What Generate and Chat do around the engine: a prompt before it, a committed turn after it.
+
+    GenerateJob   pictures to disk ─► request
+    ChatJob       seat ─► history ─► checks ─► pictures to disk ─► request … answer ─► commit
+
+Knows the store and the seats; knows no protobuf and no streams.
+"""
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+
+from ixc_runtime import (
+    BASE_ADAPTER,
+    Completed,
+    Conversation,
+    FinishReason,
+    GenerationRequest,
+    ImagePart,
+    Message,
+    ModelInfo,
+    OutputOptions,
+    Part,
+    Role,
+    SamplingParams,
+    TextPart,
+    TokensPart,
+    merged_sampling,
+)
+from ixc_service.errors import RequestInvalid, SessionWeightsChanged, TurnConflict, Violation
+from ixc_service.event_log import CommittedTurn
+from ixc_service.identifiers import session_name
+from ixc_service.limits import Limits
+from ixc_service.media_store import MediaStore, Picture
+from ixc_service.moments import Clock
+from ixc_service.run import Run
+from ixc_service.seats import BusyPolicy, Seats
+from ixc_service.store import (
+    RequestKey,
+    SessionRecord,
+    SessionStore,
+    StoredPart,
+    StoredText,
+    TurnRecord,
+)
+
+# Ends that mean the answer was cut short, so that the caller's on_cancel decides.
+_CUT_SHORT = {FinishReason.CANCELLED, FinishReason.INTERRUPTED, FinishReason.TIMEOUT}
+
+
+def within_limits(asked: SamplingParams, model: SamplingParams, limits: Limits) -> SamplingParams:
+    """The settings with max_output_tokens never open: the server's bound stands in for "all"."""
+    wanted = asked.max_output_tokens
+    if wanted is None:
+        wanted = model.max_output_tokens
+    bound = min(wanted or limits.max_output_tokens, limits.max_output_tokens)
+    return dataclasses.replace(asked, max_output_tokens=bound)
+
+
+class GenerateJob:
+    def __init__(
+        self, request: GenerationRequest, pictures: tuple[Picture, ...], media: MediaStore
+    ) -> None:
+        self._request = request
+        self._pictures = pictures
+        self._media = media
+        self._pins = contextlib.ExitStack()
+
+    async def prepare(self) -> GenerationRequest:
+        self._pins.enter_context(self._media.pinned(each.digest for each in self._pictures))
+        if self._pictures:
+            await self._media.put(self._pictures)
+        return self._request
+
+    async def finish(self, completed: Completed) -> None:
+        return None
+
+    def release(self) -> None:
+        self._pins.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatOrder:
+    """A Chat request in the service's own terms."""
+
+    owner: str
+    session_id: str
+    request_id: str
+    user: tuple[StoredPart, ...]
+    pictures: tuple[Picture, ...]
+    expected_turn: int | None
+    adapter: str = BASE_ADAPTER
+    sampling: SamplingParams
+    output: OutputOptions
+    busy_policy: BusyPolicy
+    keeps_partial: bool
+    queue_timeout_seconds: float
+    generation_timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What every chat needs of the server."""
+
+    store: SessionStore
+    media: MediaStore
+    seats: Seats
+    clock: Clock
+    limits: Limits
+    model: ModelInfo
+
+
+class ChatJob:
+    def __init__(self, order: ChatOrder, key: RequestKey | None, run: Run, desk: Desk) -> None:
+        self._order = order
+        self._key = key
+        self._run = run
+        self._desk = desk
+        self._session: SessionRecord | None = None
+        self._pins = contextlib.ExitStack()
+
+    async def prepare(self) -> GenerationRequest:
+        order, desk = self._order, self._desk
+        await desk.store.get(order.owner, order.session_id, desk.clock.now())
+        await desk.seats.take(
+            (order.owner, order.session_id),
+            self._run,
+            order.busy_policy,
+            order.queue_timeout_seconds,
+        )
+        session, turns = await desk.store.turns(order.owner, order.session_id, desk.clock.now())
+        self._session = session
+        self._run.turn_index = session.turn_count + 1
+        check_weights(session, desk.model)
+        self._check_turn(session)
+        self._check_images(turns)
+        self._pins.enter_context(desk.media.pinned(each.digest for each in order.pictures))
+        if order.pictures:
+            await desk.media.put(order.pictures)
+        asked = merged_sampling(order.sampling, session.default_sampling)
+        return GenerationRequest(
+            prompt=conversation(session, turns, order.user, desk.media),
+            adapter=order.adapter,
+            sampling=within_limits(asked, desk.model.default_sampling, desk.limits),
+            output=order.output,
+            scope=order.owner,
+            queue_timeout_seconds=order.queue_timeout_seconds,
+            generation_timeout_seconds=order.generation_timeout_seconds,
+        )
+
+    async def finish(self, completed: Completed) -> CommittedTurn | None:
+        if not self._is_kept(completed):
+            return None
+        assert self._session and self._run.accepted, "a run completes after it was admitted"
+        order, run, log = self._order, self._run, self._run.log
+        now = self._desk.clock.now()
+        turn = TurnRecord(
+            index=run.turn_index,
+            request_id=order.request_id,
+            generation_id=run.id,
+            user=order.user,
+            assistant_text=log.text(),
+            token_ids=log.token_ids(),
+            adapter=order.adapter,
+            sampling=self._run.accepted.sampling,
+            finish_reason=completed.finish_reason,
+            usage=completed.usage,
+            timings=completed.timings,
+            create_time=now,
+            last_sequence=log.last_sequence + 1,
+            matched_stop_sequence=completed.matched_stop_sequence,
+            matched_stop_token_id=completed.matched_stop_token_id,
+        )
+        session = await self._desk.store.commit_turn(self._session, turn, self._key, now)
+        return CommittedTurn(session_id=session.session_id, index=turn.index, etag=session.etag)
+
+    def release(self) -> None:
+        self._pins.close()
+        self._desk.seats.leave((self._order.owner, self._order.session_id), self._run)
+
+    def _is_kept(self, completed: Completed) -> bool:
+        if self._run.is_discarded:
+            return False
+        if completed.finish_reason in _CUT_SHORT:
+            return self._order.keeps_partial and completed.usage.output_tokens > 0
+        return True
+
+    def _check_turn(self, session: SessionRecord) -> None:
+        expected, actual = self._order.expected_turn, session.turn_count + 1
+        if expected is not None and expected != actual:
+            raise TurnConflict(
+                f"turn {expected} was expected, this would be turn {actual}",
+                session=session_name(session.session_id),
+                expected=expected,
+                actual=actual,
+            )
+
+    def _check_images(self, turns: list[TurnRecord]) -> None:
+        earlier = [digest for turn in turns for digest in turn.image_digests]
+        self._desk.media.require(earlier)
+        count = len(earlier) + len(self._order.pictures)
+        if count > self._desk.limits.max_images:
+            raise RequestInvalid(
+                (
+                    Violation(
+                        field="message.parts",
+                        rule="TOO_MANY",
+                        description=f"the session would hold {count} images, "
+                        f"the limit is {self._desk.limits.max_images}",
+                    ),
+                )
+            )
+
+
+def check_weights(session: SessionRecord, model: ModelInfo) -> None:
+    if session.weights_digest != model.digest:
+        raise SessionWeightsChanged(
+            "the session was made with other weights",
+            session=session_name(session.session_id),
+            session_digest=session.weights_digest[:16],
+            server_digest=model.digest[:16],
+        )
+
+
+def conversation(
+    session: SessionRecord,
+    turns: list[TurnRecord],
+    user: tuple[StoredPart, ...],
+    media: MediaStore,
+) -> Conversation:
+    """A session's history and its next question; answers as the very ids that were generated."""
+    messages: list[Message] = []
+    for turn in turns:
+        messages.append(Message(role=Role.USER, parts=_parts(turn.user, media)))
+        answer = TokensPart(token_ids=turn.token_ids)
+        messages.append(Message(role=Role.ASSISTANT, parts=(answer,)))
+    messages.append(Message(role=Role.USER, parts=_parts(user, media)))
+    return Conversation(messages=tuple(messages), system_instruction=session.system_instruction)
+
+
+def _parts(stored: tuple[StoredPart, ...], media: MediaStore) -> tuple[Part, ...]:
+    return tuple(
+        TextPart(text=part.text)
+        if isinstance(part, StoredText)
+        else ImagePart(source=media.source(part.digest), hd_num=part.hd_num, label=part.label)
+        for part in stored
+    )

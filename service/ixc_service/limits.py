@@ -1,0 +1,59 @@
+"""The table of limits. GetServerInfo returns it; `validate.py` and the streams apply it.
+
+Fields bear the names of ixc.v1.Limits, durations with `_seconds` behind. Each is also a flag, an
+IXC_… variable and a key of the settings file's [limits]. Bounds that follow from the model (context
+length, queue) are not here: they are facts, not choices.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+MIB = 1024 * 1024
+
+# Beyond some 10 kB of trailers the client's library reports its own error instead of ours, beyond
+# 7 kB a proxy does: not for operators to change.
+MAX_ERROR_DETAILS_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    # One request
+    max_message_bytes: Annotated[int, "largest gRPC message, either way, in bytes"] = 4 * MIB
+    max_inline_image_bytes: Annotated[int, "encoded images of one request together"] = 3 * MIB
+    max_image_pixels: Annotated[int, "pixels of an image, checked before decoding"] = 100_000_000
+    max_images: Annotated[int, "images in one request, and in one session"] = 32
+    max_hd_num: Annotated[int, "tile budget of an image; the model's maximum wins"] = 36
+    max_output_tokens: Annotated[int, "largest max_output_tokens of a request"] = 8192
+    max_stop_sequences: Annotated[int, "stop sequences in one request"] = 16
+    max_stop_sequence_bytes: Annotated[int, "bytes of a stop sequence or bad word"] = 256
+    max_stop_token_ids: Annotated[int, "stop token ids in one request"] = 64
+    max_logit_bias: Annotated[int, "entries of logit_bias in one request"] = 1024
+    max_bad_words: Annotated[int, "bad words in one request"] = 64
+    max_top_logprobs: Annotated[int, "alternatives reported for a token"] = 20
+    max_labels: Annotated[int, "labels of a session or a generation"] = 64
+    max_page_size: Annotated[int, "largest page of a List call"] = 1000
+    max_metadata_bytes: Annotated[int, "metadata of a request"] = 8192
+
+    # One generation
+    max_queue_wait_seconds: Annotated[float, "longest queue_timeout, and its default"] = 30.0
+    max_generation_timeout_seconds: Annotated[
+        float, "longest generation_timeout, and its default"
+    ] = 600.0
+    default_resume_grace_seconds: Annotated[float, "resume_grace where unset"] = 15.0
+    max_resume_grace_seconds: Annotated[float, "longest resume_grace"] = 300.0
+    max_detached_generations: Annotated[int, "generations that nobody watches"] = 64
+    generation_retention_seconds: Annotated[float, "an ended generation is kept this long"] = 600.0
+    max_event_log_events: Annotated[int, "events kept of one generation"] = 65_536
+    max_event_log_bytes: Annotated[int, "bytes of events kept of one generation"] = 8 * MIB
+
+    # One stream
+    heartbeat_interval_seconds: Annotated[float, "longest silence in a stream"] = 10.0
+    slow_consumer_timeout_seconds: Annotated[float, "a reader may take nothing for this long"] = (
+        60.0
+    )
+
+    # Sessions and connections
+    default_session_ttl_seconds: Annotated[float, "a session's ttl where unset"] = 3600.0
+    max_session_ttl_seconds: Annotated[float, "longest ttl of a session"] = 86_400.0
+    max_sessions: Annotated[int, "sessions held at one time"] = 10_000
+    max_concurrent_streams: Annotated[int, "calls at one time on one connection"] = 1024

@@ -1,0 +1,45 @@
+"""The start-up plan in words: what the model takes, what fits beside it, and what computes it."""
+
+from ixc_runtime import BASE_ADAPTER, MemoryPlan, ModelInfo
+from ixc_service.translate.resources import images_capacity
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def plan_text(model: ModelInfo, plan: MemoryPlan, addresses: tuple[str, ...]) -> str:
+    adapters = [name for name in model.adapters if name != BASE_ADAPTER]
+    rows = (
+        ("model", f"{model.display_name or model.name} ({model.name}, {model.digest[:12]})"),
+        ("computes", f"{model.dtype} on {plan.device}, {plan.backend}"),
+        ("weights", size_text(plan.weights_bytes)),
+        ("adapters", f"{', '.join(adapters) or 'none'} ({size_text(plan.adapters_bytes)})"),
+        (
+            "cache",
+            f"{size_text(plan.kv_bytes)}: {plan.num_pages} pages of {plan.page_size} slots, "
+            f"{plan.kv_dtype}, {size_text(plan.bytes_per_token)} a token",
+        ),
+        ("fits", _fits(model, plan)),
+        (
+            "batch",
+            f"{plan.max_batch} sequences, {plan.max_step_tokens} tokens a step, "
+            f"{plan.queue_limit} may wait",
+        ),
+        ("listens", ", ".join(addresses)),
+    )
+    return "\n".join(f"  {name:9} {text}" for name, text in rows)
+
+
+def _fits(model: ModelInfo, plan: MemoryPlan) -> str:
+    text = f"{plan.capacity_tokens} tokens; one sequence up to {model.context_limit}"
+    if not model.max_image_tokens:
+        return f"{text}; takes no images"
+    images = images_capacity(plan, model)
+    return f"{text}; {images} images of at most {model.max_image_tokens} tokens each"
+
+
+def size_text(num_bytes: float) -> str:
+    for unit in _UNITS[:-1]:
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} {_UNITS[-1]}"

@@ -1,0 +1,87 @@
+"""The tables, and how an older file becomes a newer one. Every row has an owner from the start."""
+
+import sqlite3
+
+from ixc_service.errors import StoreUnavailable
+
+VERSION = 1
+
+# Index n holds what turns version n into n + 1.
+_STEPS = (
+    """
+    CREATE TABLE sessions (
+        owner              TEXT NOT NULL,
+        session_id         TEXT NOT NULL,
+        incarnation        TEXT NOT NULL,
+        model              TEXT NOT NULL,
+        weights_digest     TEXT NOT NULL,
+        system_instruction TEXT,
+        system_preset      INTEGER NOT NULL,
+        default_sampling   BLOB NOT NULL,
+        labels             BLOB NOT NULL,
+        parent             TEXT,
+        forked_at_turn     INTEGER,
+        ttl_seconds        REAL NOT NULL,
+        create_time        REAL NOT NULL,
+        last_used_time     REAL NOT NULL,
+        turn_count         INTEGER NOT NULL,
+        context_tokens     INTEGER NOT NULL,
+        revision           INTEGER NOT NULL,
+        PRIMARY KEY (owner, session_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX sessions_by_time ON sessions (owner, create_time, session_id);
+    CREATE INDEX sessions_by_expiry ON sessions (last_used_time + ttl_seconds);
+
+    -- `body` is a TurnRecord in msgpack: read and written whole, never searched.
+    CREATE TABLE turns (
+        owner          TEXT NOT NULL,
+        session_id     TEXT NOT NULL,
+        turn_index     INTEGER NOT NULL,
+        context_tokens INTEGER NOT NULL,
+        body           BLOB NOT NULL,
+        PRIMARY KEY (owner, session_id, turn_index),
+        FOREIGN KEY (owner, session_id) REFERENCES sessions ON DELETE CASCADE
+    ) STRICT;
+
+    CREATE TABLE turn_media (
+        digest     TEXT NOT NULL,
+        owner      TEXT NOT NULL,
+        session_id TEXT NOT NULL,
+        turn_index INTEGER NOT NULL,
+        PRIMARY KEY (digest, owner, session_id, turn_index),
+        FOREIGN KEY (owner, session_id, turn_index) REFERENCES turns ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX turn_media_by_turn ON turn_media (owner, session_id, turn_index);
+
+    -- A row exists exactly as long as what it names: it is written in the same transaction.
+    CREATE TABLE requests (
+        owner       TEXT NOT NULL,
+        method      TEXT NOT NULL,
+        request_id  TEXT NOT NULL,
+        digest      BLOB NOT NULL,
+        session_id  TEXT NOT NULL,
+        turn_index  INTEGER,
+        create_time REAL NOT NULL,
+        PRIMARY KEY (owner, method, request_id),
+        FOREIGN KEY (owner, session_id) REFERENCES sessions ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX requests_by_session ON requests (owner, session_id, turn_index);
+    """,
+)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Brings the file to VERSION in one transaction; refuses a file from a newer build."""
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL) STRICT"
+    )
+    row = connection.execute("SELECT max(version) FROM schema_version").fetchone()
+    found: int = row[0] or 0
+    if found > VERSION:
+        raise StoreUnavailable(
+            f"the session store has schema version {found}, this build knows {VERSION}"
+        )
+    for version in range(found, VERSION):
+        connection.executescript(f"BEGIN IMMEDIATE; {_STEPS[version]}")
+        connection.execute("INSERT INTO schema_version VALUES (?)", (version + 1,))
+        connection.execute("COMMIT")

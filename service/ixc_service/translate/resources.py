@@ -1,0 +1,294 @@
+"""From the service's records to the contract's resources: sessions, turns, generations, server."""
+
+import dataclasses
+import re
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ixc.v1 import (
+    content_pb2,
+    generation_pb2,
+    model_pb2,
+    session_pb2,
+    token_service_pb2,
+)
+from ixc_runtime import BASE_ADAPTER, EngineLoad, MemoryPlan, ModelInfo, PromptCount
+from ixc_service.event_log import Failed
+from ixc_service.identifiers import generation_name, model_name, session_name, turn_name
+from ixc_service.limits import MAX_ERROR_DETAILS_BYTES, Limits
+from ixc_service.run import Run
+from ixc_service.status import status_of
+from ixc_service.store import SessionRecord, StoredPart, StoredText, TurnRecord
+from ixc_service.translate.events import (
+    FINISH_REASONS,
+    STATES,
+    duration,
+    sampling_message,
+    timings_message,
+    usage_message,
+)
+from ixc_service.translate.requests import preset_text
+
+_DTYPES = {
+    "float32": model_pb2.DATA_TYPE_FLOAT32,
+    "bfloat16": model_pb2.DATA_TYPE_BFLOAT16,
+    "float16": model_pb2.DATA_TYPE_FLOAT16,
+}
+_SCHEMES = {"awq": model_pb2.QUANTIZATION_SCHEME_AWQ}
+
+
+def timestamp(moment: float) -> Timestamp:
+    return Timestamp(seconds=int(moment), nanos=int(moment % 1 * 1e9))
+
+
+# ---- sessions
+
+
+def session_message(
+    record: SessionRecord, model: ModelInfo, active: Run | None
+) -> session_pb2.Session:
+    message = session_pb2.Session(
+        name=session_name(record.session_id),
+        model=model_name(record.model),
+        weights_digest=record.weights_digest,
+        default_sampling=sampling_message(record.default_sampling),
+        turn_count=record.turn_count,
+        state=session_pb2.SESSION_STATE_GENERATING if active else session_pb2.SESSION_STATE_IDLE,
+        active_generation=generation_name(active.id) if active else "",
+        context_tokens=record.context_tokens,
+        context_limit=model.context_limit,
+        labels=record.labels,
+        parent=record.parent or "",
+        forked_at_turn=record.forked_at_turn or 0,
+        create_time=timestamp(record.create_time),
+        last_used_time=timestamp(record.last_used_time),
+        ttl=duration(record.ttl_seconds),
+        expire_time=timestamp(record.expire_time),
+        etag=record.etag,
+    )
+    if record.system_preset:
+        message.system_preset = content_pb2.SystemPreset.ValueType(record.system_preset)
+    elif record.system_instruction:
+        message.system_instruction = record.system_instruction
+    return message
+
+
+def turn_message(session_id: str, turn: TurnRecord, *, is_full: bool) -> session_pb2.Turn:
+    return session_pb2.Turn(
+        name=turn_name(session_id, turn.index),
+        index=turn.index,
+        request_id=turn.request_id,
+        user=content_pb2.Content(role=content_pb2.ROLE_USER, parts=map(_part, turn.user)),
+        assistant=content_pb2.Content(
+            role=content_pb2.ROLE_ASSISTANT, parts=[content_pb2.Part(text=turn.assistant_text)]
+        ),
+        token_ids=turn.token_ids if is_full else (),
+        adapter=turn.adapter,
+        finish_reason=FINISH_REASONS[turn.finish_reason],
+        usage=usage_message(turn.usage),
+        timings=timings_message(turn.timings),
+        generation=generation_name(turn.generation_id),
+        create_time=timestamp(turn.create_time),
+    )
+
+
+def _part(part: StoredPart) -> content_pb2.Part:
+    if isinstance(part, StoredText):
+        return content_pb2.Part(text=part.text)
+    return content_pb2.Part(
+        image=content_pb2.ImagePart(
+            mime_type=part.mime_type,
+            hd_num=part.hd_num,
+            label=part.label or "",
+            sha256=part.digest,
+        )
+    )
+
+
+# ---- generations
+
+
+def generation_message(
+    run: Run, model: ModelInfo, limits: Limits, *, with_text: bool
+) -> generation_pb2.Generation:
+    done, terminal = run.completed, run.log.terminal
+    message = generation_pb2.Generation(
+        name=generation_name(run.id),
+        session=session_name(run.spec.session_id) if run.spec.session_id else "",
+        turn_index=run.turn_index,
+        request_id=run.spec.request_id,
+        model=model_name(model.name),
+        adapter=run.spec.adapter,
+        state=STATES[run.state],
+        text=run.log.text() if with_text else "",
+        last_sequence=run.log.last_sequence,
+        first_available_sequence=run.log.first_available_sequence,
+        usage=usage_message(run.usage),
+        effective_sampling=sampling_message(
+            run.accepted.sampling if run.accepted else run.spec.sampling
+        ),
+        labels=run.spec.labels,
+        create_time=timestamp(run.create_time),
+    )
+    if done:
+        message.finish_reason = FINISH_REASONS[done.finish_reason]
+        message.timings.CopyFrom(timings_message(done.timings))
+    if isinstance(terminal, Failed):
+        message.error.CopyFrom(status_of(terminal.fault))
+    if run.end_time is not None:
+        message.end_time.CopyFrom(timestamp(run.end_time))
+        expiry = run.end_time + limits.generation_retention_seconds
+        message.expire_time.CopyFrom(timestamp(expiry))
+    return message
+
+
+# ---- model and server
+
+
+def model_message(model: ModelInfo) -> model_pb2.Model:
+    message = model_pb2.Model(
+        name=model_name(model.name),
+        display_name=model.display_name,
+        description=model.description,
+        weights_digest=model.digest,
+        context_limit=model.context_limit,
+        vocab_size=model.vocab_size,
+        eos_token_ids=model.stop_token_ids,
+        default_sampling=sampling_message(model.default_sampling),
+        adapters=[name for name in model.adapters if name != BASE_ADAPTER],
+        system_presets=[
+            model_pb2.SystemPresetText(
+                preset=content_pb2.SYSTEM_PRESET_META_INSTRUCTION_DEFAULT, text=preset_text(model)
+            )
+        ],
+        dtype=_DTYPES.get(model.dtype, model_pb2.DATA_TYPE_UNSPECIFIED),
+    )
+    if model.tile_size is not None:
+        message.image_input.tile_size = model.tile_size
+        message.image_input.hd_num_single = model.hd_num_single
+        message.image_input.hd_num_several = model.hd_num_several
+        message.image_input.hd_num_max = model.hd_num_max
+    if model.quantization is not None:
+        message.quantization.CopyFrom(_quantization(model.quantization))
+    return message
+
+
+def _quantization(name: str) -> model_pb2.Quantization:
+    """From the runtime's name for it, such as "awq-int4-g128"."""
+    scheme, bits, group_size = re.fullmatch(r"(\w+)-int(\d+)-g(\d+)", name).groups()  # type: ignore[union-attr]
+    return model_pb2.Quantization(
+        scheme=_SCHEMES[scheme], bits=int(bits), group_size=int(group_size)
+    )
+
+
+def limits_message(limits: Limits, model: ModelInfo, plan: MemoryPlan) -> model_pb2.Limits:
+    """The table as it is: names agree, so that a limit cannot be applied and not told."""
+    message = model_pb2.Limits(
+        max_error_details_bytes=MAX_ERROR_DETAILS_BYTES,
+        context_limit=model.context_limit,
+        max_queued_generations=plan.queue_limit,
+    )
+    for item in dataclasses.fields(limits):
+        value = getattr(limits, item.name)
+        if item.name.endswith("_seconds"):
+            getattr(message, item.name.removesuffix("_seconds")).CopyFrom(duration(value))
+        else:
+            setattr(message, item.name, value)
+    message.max_hd_num = min(limits.max_hd_num, model.hd_num_max)
+    return message
+
+
+def plan_message(plan: MemoryPlan, model: ModelInfo) -> model_pb2.StartupPlan:
+    return model_pb2.StartupPlan(
+        backend=model_pb2.BACKEND_CPU,
+        backend_description=f"{plan.device}: {plan.backend}",
+        dtype=_DTYPES.get(model.dtype, model_pb2.DATA_TYPE_UNSPECIFIED),
+        kv_dtype=_DTYPES.get(plan.kv_dtype, model_pb2.DATA_TYPE_UNSPECIFIED),
+        weights_bytes=plan.weights_bytes,
+        adapters_bytes=plan.adapters_bytes,
+        page_size=plan.page_size,
+        num_pages=plan.num_pages,
+        kv_bytes=plan.kv_bytes,
+        kv_bytes_per_token=plan.bytes_per_token,
+        tokens_capacity=plan.capacity_tokens,
+        images_capacity=images_capacity(plan, model),
+        max_batch_size=plan.max_batch,
+        max_step_tokens=plan.max_step_tokens,
+    )
+
+
+def images_capacity(plan: MemoryPlan, model: ModelInfo) -> int:
+    """How many pictures of the dearest shape fit in the cache."""
+    return plan.capacity_tokens // model.max_image_tokens if model.max_image_tokens else 0
+
+
+def capabilities(
+    model: ModelInfo, *, reuses_prefixes: bool
+) -> list[model_pb2.Capability.ValueType]:
+    found = [model_pb2.CAPABILITY_TOKEN_PROMPTS, model_pb2.CAPABILITY_LOGPROBS]
+    if model.tile_size is not None:
+        found.append(model_pb2.CAPABILITY_IMAGE_INPUT)
+    if set(model.adapters) != {BASE_ADAPTER}:
+        found.append(model_pb2.CAPABILITY_ADAPTERS)
+    if reuses_prefixes:
+        found.append(model_pb2.CAPABILITY_PREFIX_CACHE)
+    return sorted(found)
+
+
+def load_message(
+    load: EngineLoad,
+    *,
+    state: model_pb2.ServerState.ValueType,
+    num_detached: int,
+    num_sessions: int,
+) -> model_pb2.Load:
+    return model_pb2.Load(
+        state=state,
+        running_generations=load.running,
+        queued_generations=load.waiting,
+        detached_generations=num_detached,
+        pages_used=load.pages_used,
+        pages_cached=load.pages_indexed,
+        pages_total=load.pages_total,
+        sessions=num_sessions,
+    )
+
+
+def server_info(
+    *,
+    version: str,
+    instance: str,
+    start_time: float,
+    limits: Limits,
+    model: ModelInfo,
+    plan: MemoryPlan,
+    reuses_prefixes: bool,
+) -> model_pb2.ServerInfo:
+    return model_pb2.ServerInfo(
+        version=version,
+        instance=instance,
+        start_time=timestamp(start_time),
+        default_model=model_name(model.name),
+        limits=limits_message(limits, model, plan),
+        plan=plan_message(plan, model),
+        capabilities=capabilities(model, reuses_prefixes=reuses_prefixes),
+    )
+
+
+def count_message(count: PromptCount, *, num_new: int) -> token_service_pb2.CountTokensResponse:
+    """`num_new` pictures at the end of the prompt are the request's own."""
+    return token_service_pb2.CountTokensResponse(
+        total_tokens=count.usage.prompt_tokens,
+        image_tokens=count.usage.image_tokens,
+        images=[
+            token_service_pb2.ImageCount(
+                width=image.width,
+                height=image.height,
+                tiles_wide=image.tiles_wide,
+                tiles_high=image.tiles_high,
+                tokens=image.num_tokens,
+            )
+            for image in count.images[len(count.images) - num_new :]
+        ],
+        context_limit=count.context_limit,
+    )

@@ -1,0 +1,8 @@
+"""Checks of requests before anything is done: every violation at once, from tables of bounds.
+
+    findings.py    collecting violations; numbers, durations, enums, names
+    prompts.py     content, sampling, output, run policy
+    requests.py    one `check_…` for each request
+
+Free functions without state; they know limits and the model's facts, and nothing of handlers.
+"""
