@@ -1,0 +1,119 @@
+"""Flags that several commands share: where the server is, what the prompt is, how to sample."""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import ixc_client
+from ixc_cli.outcome import CommandError, Exit
+
+DEFAULT_SERVER = "localhost:50051"
+
+
+def add_connection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("server")
+    where = group.add_mutually_exclusive_group()
+    where.add_argument(
+        "--server",
+        metavar="ADDRESS",
+        default=DEFAULT_SERVER,
+        help=f"host:port or unix:PATH of a running server (default: {DEFAULT_SERVER})",
+    )
+    where.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="start a private server for this checkpoint folder, or for `demo`",
+    )
+    group.add_argument("--tls", action="store_true", help="speak TLS to --server")
+    group.add_argument("--ca", metavar="FILE", type=Path, help="trust this certificate (PEM)")
+
+
+def connect(args: argparse.Namespace) -> ixc_client.Client:
+    """A client of the server the flags name; a private one is started first."""
+    if args.model is not None:
+        print(f"starting a private server for {args.model} …", file=sys.stderr)
+        return ixc_client.launch(args.model)
+    tls = ixc_client.Tls(root_certificates=args.ca) if args.tls or args.ca else None
+    return ixc_client.Client(args.server, tls=tls)
+
+
+def add_request(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("request")
+    group.add_argument(
+        "--image",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a picture, put before the text; may be repeated",
+    )
+    group.add_argument("--hd-num", type=int, metavar="N", help="most tiles of each picture")
+    group.add_argument("--adapter", default="", metavar="NAME", help="base, web, write, …")
+    system = group.add_mutually_exclusive_group()
+    system.add_argument("--system", metavar="TEXT", help="instructions above the conversation")
+    system.add_argument(
+        "--meta-instruction",
+        action="store_true",
+        help="the instructions that the model's authors use in chat",
+    )
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling (defaults: the model's)")
+    for name, kind, text in (
+        ("temperature", float, "0 is greedy"),
+        ("top-p", float, "keep the likeliest tokens up to this sum"),
+        ("top-k", int, "keep so many of the likeliest tokens; 0 is off"),
+        ("min-p", float, "drop what is less likely than this share of the likeliest"),
+        ("repetition-penalty", float, "1 is off"),
+        ("presence-penalty", float, "0 is off"),
+        ("frequency-penalty", float, "0 is off"),
+        ("seed", int, "the same seed gives the same answer"),
+        ("max-output-tokens", int, "the longest answer"),
+        ("min-output-tokens", int, "the shortest answer"),
+    ):
+        group.add_argument(f"--{name}", type=kind, metavar=kind.__name__.upper(), help=text)
+    group.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end there; may be repeated"
+    )
+    group.add_argument(
+        "--bad-word", action="append", default=[], metavar="WORD", help="never say it; repeatable"
+    )
+
+
+def sampling(args: argparse.Namespace) -> ixc_client.Sampling:
+    return ixc_client.Sampling(
+        temperature=args.temperature,
+        top_p=args.top_p,
+        top_k=args.top_k,
+        min_p=args.min_p,
+        repetition_penalty=args.repetition_penalty,
+        presence_penalty=args.presence_penalty,
+        frequency_penalty=args.frequency_penalty,
+        seed=args.seed,
+        max_output_tokens=args.max_output_tokens,
+        min_output_tokens=args.min_output_tokens,
+        stop_sequences=tuple(args.stop),
+        bad_words=tuple(args.bad_word),
+    )
+
+
+def images(args: argparse.Namespace) -> list[ixc_client.Image]:
+    return [ixc_client.Image(path, hd_num=args.hd_num) for path in args.image]
+
+
+def system(args: argparse.Namespace) -> ixc_client.System:
+    if args.meta_instruction:
+        return ixc_client.SystemPreset.META_INSTRUCTION_DEFAULT
+    text: str | None = args.system
+    return text
+
+
+def prompt_text(words: Iterable[str]) -> str:
+    """The words of the command line; standard input where there are none, or for a lone "-"."""
+    given = list(words)
+    if given and given != ["-"]:
+        return " ".join(given)
+    if not given and sys.stdin.isatty():
+        raise CommandError("no prompt: give one as words, or on standard input", Exit.USAGE)
+    return sys.stdin.read().rstrip("\n")

@@ -1,0 +1,283 @@
+"""What a caller hands in: pictures, prompts, and how the answer is to be chosen and shown.
+
+Pictures travel as the bytes they are: the client neither decodes nor shrinks them, and needs no
+imaging library. Knows nothing of the wire; `_requests` writes these into messages.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import BinaryIO, Final, TypedDict, TypeVar, cast
+
+from ixc_client._errors import ImageUnreadable, UsageError
+
+ImageSource = str | os.PathLike[str] | bytes | BinaryIO
+
+
+class Image:
+    """A picture: a path, its bytes, or an open binary file.
+
+    `hd_num` bounds the number of tiles it is cut into (None: the model's default, fewer tiles
+    being cheaper and coarser); `label` is the name it has in the prompt (None: "Image1", …).
+    """
+
+    __slots__ = ("hd_num", "label", "source")
+
+    def __init__(
+        self, source: ImageSource, *, hd_num: int | None = None, label: str | None = None
+    ) -> None:
+        self.source = source
+        self.hd_num = hd_num
+        self.label = label
+
+    def read(self) -> bytes:
+        """The encoded bytes. An open file is read from where it stands, so only once."""
+        source = self.source
+        try:
+            if isinstance(source, bytes):
+                data = source
+            elif isinstance(source, str | os.PathLike):
+                data = Path(source).expanduser().read_bytes()
+            else:
+                data = source.read()
+        except OSError as error:
+            raise ImageUnreadable(f"cannot read the picture {self}: {error.strerror}") from error
+        if not isinstance(data, bytes):
+            raise ImageUnreadable(f"the picture {self} gave text; open the file in binary mode")
+        if not data:
+            raise ImageUnreadable(f"the picture {self} is empty")
+        return data
+
+    def __str__(self) -> str:
+        if isinstance(self.source, bytes):
+            return f"of {len(self.source)} bytes"
+        if isinstance(self.source, str | os.PathLike):
+            return repr(os.fspath(self.source))
+        return repr(getattr(self.source, "name", "file"))
+
+    def __repr__(self) -> str:
+        return f"Image({self})"
+
+
+ImageLike = Image | ImageSource
+
+
+def as_image(value: ImageLike) -> Image:
+    return value if isinstance(value, Image) else Image(value)
+
+
+def as_images(value: ImageLike | Iterable[ImageLike]) -> tuple[Image, ...]:
+    """One picture or several, in order."""
+    if isinstance(value, Image | str | os.PathLike | bytes):
+        return (as_image(value),)
+    if hasattr(value, "read"):
+        return (Image(cast(BinaryIO, value)),)
+    return tuple(as_image(item) for item in value)
+
+
+class Role(StrEnum):
+    USER = "user"
+    ASSISTANT = "assistant"
+    SYSTEM = "system"
+
+
+class Message:
+    """Parts in order: texts and pictures. `Message("Compare", Image("a.png"), Image("b.png"))`."""
+
+    __slots__ = ("parts", "role")
+
+    def __init__(self, *parts: str | Image, role: Role = Role.USER) -> None:
+        for part in parts:
+            if not isinstance(part, str | Image):
+                raise UsageError(
+                    f"a message is made of str and Image, not {type(part).__name__}; "
+                    "wrap a path or bytes in Image(…)"
+                )
+        self.parts = parts
+        self.role = role
+
+    @classmethod
+    def assistant(cls, text: str) -> "Message":
+        return cls(text, role=Role.ASSISTANT)
+
+    def with_images_first(self, images: Iterable[Image]) -> "Message":
+        return Message(*images, *self.parts, role=self.role)
+
+    def __repr__(self) -> str:
+        return f"Message({', '.join(map(repr, self.parts))}, role={self.role.value!r})"
+
+
+class Conversation:
+    """Messages in order, the last one the user's: a chat whose history the caller keeps.
+
+    A session is cheaper when the history only grows: the server keeps it, and nothing is sent or
+    computed twice.
+    """
+
+    __slots__ = ("messages",)
+
+    def __init__(self, *messages: Message) -> None:
+        self.messages = messages
+
+    def __repr__(self) -> str:
+        return f"Conversation({', '.join(map(repr, self.messages))})"
+
+
+class TokenPrompt:
+    """A prompt as token ids, taken exactly as they are; nothing is added around them."""
+
+    __slots__ = ("token_ids",)
+
+    def __init__(self, token_ids: Sequence[int]) -> None:
+        self.token_ids = tuple(token_ids)
+
+    def __repr__(self) -> str:
+        return f"TokenPrompt(<{len(self.token_ids)} ids>)"
+
+
+# ("What is this?", "cat.jpg") and ("Compare them", ["a.png", "b.png"]) are a text and its pictures.
+TextWithImages = tuple[str, ImageLike | Sequence[ImageLike]]
+MessageLike = str | TextWithImages | Message
+PromptLike = MessageLike | Conversation | TokenPrompt
+# For lists of prompts, which may be all of one kind.
+PromptT = TypeVar("PromptT", bound=PromptLike)
+
+
+def as_message(value: MessageLike, images: Iterable[Image] = ()) -> Message:
+    """The message meant by `value`, `images` standing before its text as the model was trained."""
+    if isinstance(value, Message):
+        return value.with_images_first(images)
+    if isinstance(value, str):
+        return Message(*images, value)
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
+        return Message(*images, *as_images(value[1]), value[0])
+    raise UsageError(
+        f"a message is a str, a (text, pictures) pair or a Message, not {type(value).__name__}"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Sampling:
+    """How the next token is chosen. None everywhere: the session's or the model's default.
+
+    >>> Sampling(temperature=0, max_output_tokens=64)
+    Sampling(temperature=0, max_output_tokens=64)
+    """
+
+    temperature: float | None = None  # 0 is greedy: always the likeliest token
+    top_p: float | None = None
+    top_k: int | None = None  # 0 is off
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None  # 64 bits; the same seed gives the same answer
+    max_output_tokens: int | None = None
+    min_output_tokens: int | None = None
+    ignore_eos: bool | None = None
+    stop_sequences: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    bad_words: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        values = ((item.name, getattr(self, item.name)) for item in dataclasses.fields(self))
+        given = [f"{name}={value!r}" for name, value in values if value not in (None, (), {})]
+        return f"Sampling({', '.join(given)})"
+
+
+# Those of its fields that tell unset from zero on the wire.
+SAMPLING_SCALARS: Final = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "max_output_tokens",
+    "min_output_tokens",
+    "ignore_eos",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What the events of an answer carry besides its text."""
+
+    token_ids: bool = False
+    top_logprobs: int | None = None  # None: no logprobs; 0: those of the sampled tokens alone
+    include_stop: bool = False  # keep a matched stop sequence in the text
+    flush_interval: float | None = None  # seconds between deltas; 0 sends each token by itself
+
+
+class SystemPreset(Enum):
+    """Texts that belong to the model, by name; `ModelInfo.system_presets` has their words."""
+
+    META_INSTRUCTION_DEFAULT = "META_INSTRUCTION_DEFAULT"
+
+
+# What stands above the conversation: a text, one of the model's own, or nothing.
+System = str | SystemPreset | None
+
+
+class OnDisconnect(StrEnum):
+    """What the server does when nobody reads an answer any more."""
+
+    CANCEL = "cancel"  # stop within a step
+    GRACE = "grace"  # go on for `Run.resume_grace`, stop if nobody has come back
+    CONTINUE = "continue"  # go on to the end
+
+
+class OnBusy(StrEnum):
+    """What a message to a session does while an earlier turn is under way."""
+
+    REJECT = "reject"  # SessionBusy
+    QUEUE = "queue"  # wait for it
+    INTERRUPT = "interrupt"  # end it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How long the work may take, and what happens to it while nobody reads. Times in seconds.
+
+    `on_disconnect` None is GRACE where this client may resume a broken stream, else the server's
+    default.
+    """
+
+    on_disconnect: OnDisconnect | None = None
+    resume_grace: float | None = None
+    generation_timeout: float | None = None
+    queue_timeout: float | None = None
+
+
+class GenerateOptions(TypedDict, total=False):
+    """What `generate` and `stream` of a client take beside the prompt."""
+
+    images: ImageLike | Sequence[ImageLike]  # put before the text of a single message
+    system: System
+    adapter: str  # "base", or a name of ModelInfo.adapters such as "web" or "write"
+    sampling: Sampling
+    output: Output
+    run: Run
+    model: str  # "models/…"; the server's default if left out
+    labels: Mapping[str, str]
+    request_id: str  # a random UUID if left out
+
+
+class ChatOptions(TypedDict, total=False):
+    """What `say` and `stream` of a session take beside the message."""
+
+    images: ImageLike | Sequence[ImageLike]
+    adapter: str
+    sampling: Sampling  # field by field over the session's own
+    output: Output
+    run: Run
+    on_busy: OnBusy
+    keep_partial: bool  # commit an answer that is stopped, as far as it has come
+    expected_turn: int  # TurnConflict unless the turn gets this index
+    request_id: str

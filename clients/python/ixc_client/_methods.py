@@ -1,0 +1,110 @@
+"""The RPCs the client calls, one value each: path, message types, and whether it may be retried.
+
+"May be retried" is the contract's word, not a guess: reads, and writes that carry a request id or
+end in the same state when made twice. The streams say nothing of it here: how they are taken up
+again is told in `_answer`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from ixc.v1 import chat_service_pb2 as chat
+from ixc.v1 import generation_service_pb2 as generation
+from ixc.v1 import model_service_pb2 as model
+from ixc.v1 import session_service_pb2 as session
+from ixc.v1 import token_service_pb2 as token
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[RequestT, ResponseT]):
+    path: str
+    request: type[RequestT]
+    response: type[ResponseT]
+    retry_safe: bool = True
+
+
+# A method and its request. Streams hold calls of several methods, hence untyped.
+Call = tuple[Method[Any, Any], Any]
+
+
+CHAT = Method("/ixc.v1.ChatService/Chat", chat.ChatRequest, chat.ChatResponse)
+
+GENERATE = Method(
+    "/ixc.v1.GenerationService/Generate", generation.GenerateRequest, generation.GenerateResponse
+)
+WATCH_GENERATION = Method(
+    "/ixc.v1.GenerationService/WatchGeneration",
+    generation.WatchGenerationRequest,
+    generation.WatchGenerationResponse,
+)
+GET_GENERATION = Method(
+    "/ixc.v1.GenerationService/GetGeneration",
+    generation.GetGenerationRequest,
+    generation.GetGenerationResponse,
+)
+LIST_GENERATIONS = Method(
+    "/ixc.v1.GenerationService/ListGenerations",
+    generation.ListGenerationsRequest,
+    generation.ListGenerationsResponse,
+)
+CANCEL_GENERATION = Method(
+    "/ixc.v1.GenerationService/CancelGeneration",
+    generation.CancelGenerationRequest,
+    generation.CancelGenerationResponse,
+)
+
+CREATE_SESSION = Method(
+    "/ixc.v1.SessionService/CreateSession",
+    session.CreateSessionRequest,
+    session.CreateSessionResponse,
+)
+GET_SESSION = Method(
+    "/ixc.v1.SessionService/GetSession", session.GetSessionRequest, session.GetSessionResponse
+)
+LIST_SESSIONS = Method(
+    "/ixc.v1.SessionService/ListSessions", session.ListSessionsRequest, session.ListSessionsResponse
+)
+LIST_TURNS = Method(
+    "/ixc.v1.SessionService/ListTurns", session.ListTurnsRequest, session.ListTurnsResponse
+)
+UPDATE_SESSION = Method(
+    "/ixc.v1.SessionService/UpdateSession",
+    session.UpdateSessionRequest,
+    session.UpdateSessionResponse,
+    retry_safe=False,
+)
+FORK_SESSION = Method(
+    "/ixc.v1.SessionService/ForkSession", session.ForkSessionRequest, session.ForkSessionResponse
+)
+REWIND_SESSION = Method(
+    "/ixc.v1.SessionService/RewindSession",
+    session.RewindSessionRequest,
+    session.RewindSessionResponse,
+)
+DELETE_SESSION = Method(
+    "/ixc.v1.SessionService/DeleteSession",
+    session.DeleteSessionRequest,
+    session.DeleteSessionResponse,
+)
+
+COUNT_TOKENS = Method(
+    "/ixc.v1.TokenService/CountTokens", token.CountTokensRequest, token.CountTokensResponse
+)
+TOKENIZE = Method("/ixc.v1.TokenService/Tokenize", token.TokenizeRequest, token.TokenizeResponse)
+DETOKENIZE = Method(
+    "/ixc.v1.TokenService/Detokenize", token.DetokenizeRequest, token.DetokenizeResponse
+)
+
+GET_MODEL = Method("/ixc.v1.ModelService/GetModel", model.GetModelRequest, model.GetModelResponse)
+LIST_MODELS = Method(
+    "/ixc.v1.ModelService/ListModels", model.ListModelsRequest, model.ListModelsResponse
+)
+GET_SERVER_INFO = Method(
+    "/ixc.v1.ModelService/GetServerInfo", model.GetServerInfoRequest, model.GetServerInfoResponse
+)
+GET_LOAD = Method("/ixc.v1.ModelService/GetLoad", model.GetLoadRequest, model.GetLoadResponse)

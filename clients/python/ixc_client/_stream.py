@@ -1,0 +1,180 @@
+"""An answer as it comes, the blocking way. The asyncio twin is `_async_stream`.
+
+What the events mean and how a broken stream goes on is `_answer.StreamState`'s; here is only the
+reading.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from ixc_client import _requests as requests
+from ixc_client._answer import StreamState
+from ixc_client._calls import Calls, ResponseStream
+from ixc_client._errors import IxcError, NotFound, TruncatedStream
+from ixc_client._events import Accepted, Answer, Delta, Event, PromptProcessed
+from ixc_client._methods import CANCEL_GENERATION
+
+# How long leaving a stream early may wait for the server to be told.
+_CLOSE_SECONDS = 2.0
+
+
+class AnswerStream(Iterator[Delta]):
+    """Iterate for the deltas, then ask for `answer`; or `read()` for the answer alone.
+
+    As a context manager it stops a generation that is unfinished when the block is left, so that
+    an answer nobody reads costs nothing:
+
+    >>> with ixc.stream("Tell me a story") as stream:  # doctest: +SKIP
+    ...     for delta in stream:
+    ...         print(delta.text, end="")
+    ...     print(stream.answer.usage)
+    """
+
+    def __init__(self, calls: Calls, state: StreamState) -> None:
+        self._calls = calls
+        self._state = state
+        self._responses: ResponseStream[Any] | None = None
+        self._cancel_wanted = False
+        self._sent = False
+
+    @property
+    def text(self) -> str:
+        """What has come so far."""
+        return self._state.text
+
+    @property
+    def accepted(self) -> Accepted | None:
+        return self._state.accepted
+
+    @property
+    def prompt(self) -> PromptProcessed | None:
+        return self._state.prompt
+
+    @property
+    def generation(self) -> str:
+        """Its name, for `Client.watch` and `Client.cancel`; "" until it is accepted."""
+        return self._state.generation
+
+    @property
+    def last_sequence(self) -> int:
+        """The cursor: `Client.watch(generation, after_sequence=…)` goes on from here."""
+        return self._state.last_sequence
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer, once the stream has been read to its end."""
+        return self._state.answer()
+
+    def __next__(self) -> Delta:
+        while (event := self._next_event()) is not None:
+            if isinstance(event, Delta):
+                return event
+        raise StopIteration
+
+    def events(self) -> Iterator[Event]:
+        """Everything that comes, progress and heartbeats too; consumes the deltas as well."""
+        while (event := self._next_event()) is not None:
+            yield event
+
+    def read(self) -> Answer:
+        """Reads what is left and returns the answer."""
+        while self._next_event() is not None:
+            pass
+        return self.answer
+
+    def cancel(self) -> None:
+        """The stop button; any thread may press it. The stream ends soon, with what there is."""
+        self._cancel_wanted = True  # for the reader, should the generation have no name yet
+        if self.generation and not self._state.finished:
+            self._cancel_wanted = False
+            self._tell_cancelled(None)
+
+    def close(self) -> None:
+        """Ends the stream. A generation that it began and that is not finished is cancelled."""
+        if self._sent and self._state.owned and not self._state.finished:
+            with contextlib.suppress(IxcError, StopIteration):
+                if not self.generation:
+                    # Only a name can be cancelled, so it is waited for a little longer.
+                    self._open().limit(_CLOSE_SECONDS)
+                    self._state.take(next(self._open()).event)
+                self._tell_cancelled(_CLOSE_SECONDS)
+        self._state.abandon()
+        self._drop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _next_event(self) -> Event | None:
+        """The next event for the reader; None at the end."""
+        if self._state.error is not None:
+            raise self._state.error
+        try:
+            while (event := self._state.pop()) is None and not self._state.finished:
+                self._state.take(self._receive().event)
+                if self._cancel_wanted and self.generation:
+                    self._cancel_wanted = False
+                    self._tell_cancelled(None)
+        except IxcError:
+            self._drop()
+            raise
+        if event is None:
+            self._finish_call()
+        return event
+
+    def _receive(self) -> Any:
+        """One message, over as many connections as it takes and is allowed."""
+        while True:
+            error: IxcError
+            try:
+                return next(self._open())
+            except StopIteration:
+                error = TruncatedStream("the stream ended without a completed or failed event")
+            except IxcError as failure:
+                error = failure
+            except BaseException:
+                # Interrupted while waiting. The call is of no more use, but the answer is: whoever
+                # reads on afterwards gets a new call from the last event seen.
+                self._drop()
+                raise
+            self._drop()
+            self._calls.pause(self._state.failed(error))
+
+    def _open(self) -> ResponseStream[Any]:
+        """The call under way, or one that goes on where the last one ended."""
+        if self._responses is None:
+            self._sent = True
+            method, request = self._state.next_call()
+            self._responses = self._calls.stream(method, request, session=self._state.session)
+        return self._responses
+
+    def _tell_cancelled(self, seconds: float | None) -> None:
+        with contextlib.suppress(NotFound):  # it ended in the meantime
+            self._calls.unary(
+                CANCEL_GENERATION,
+                requests.cancel(self.generation),
+                session=self._state.session,
+                seconds=seconds,
+            )
+
+    def _finish_call(self) -> None:
+        """Takes the status behind the terminal event, so that the call ends as the server meant."""
+        if self._responses is not None:
+            with contextlib.suppress(IxcError):
+                self._responses.limit(_CLOSE_SECONDS)
+                next(self._responses, None)
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._responses is not None:
+            self._responses.close()
+            self._responses = None

@@ -1,0 +1,169 @@
+"""The commands, called as the shell calls them, against a fake server."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from ixc_cli.main import main
+from ixc_cli.outcome import Exit
+from ixc_client.testing import FakeServer
+
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    path = tmp_path / "cat.png"
+    path.write_bytes(b"\x89PNG")
+    return str(path)
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+
+def test_generate_prints_the_answer_and_nothing_else(server: FakeServer, capsys: Out) -> None:
+    """So that it can stand in a pipe."""
+    server.reply("Par", "is.")
+    assert main(["generate", "--server", server.address, "The", "capital?"]) == Exit.OK
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("Paris.\n", "")
+    assert server.calls[0].request.prompt.contents.contents[0].parts[0].text == "The capital?"
+
+
+@pytest.mark.parametrize("words", [[], ["-"]])
+def test_generate_reads_standard_input(
+    server: FakeServer, capsys: Out, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """Without a prompt, or where it is asked to."""
+    stdin(monkeypatch, "from a pipe\n")
+    assert main(["generate", "--server", server.address, *words]) == Exit.OK
+    assert capsys.readouterr().out == "You said: from a pipe\n"
+
+
+def test_generate_passes_its_flags_on(server: FakeServer, picture: str) -> None:
+    """Each to its field."""
+    main(
+        f"generate x --server {server.address} --image {picture} --hd-num 4 --adapter web "
+        "--system brief --temperature 0 --top-k 5 --seed 7 --max-output-tokens 9 --stop ; "
+        "--bad-word foo".split()
+    )
+    request = server.calls[0].request
+    image = request.prompt.contents.contents[0].parts[0].image
+    assert (image.inline_data, image.hd_num) == (b"\x89PNG", 4)
+    assert (request.adapter, request.system_instruction) == ("web", "brief")
+    sampling = request.sampling
+    assert (sampling.temperature, sampling.top_k, sampling.seed) == (0, 5, 7)
+    assert sampling.max_output_tokens == 9
+    assert (list(sampling.stop_sequences), list(sampling.bad_words)) == ([";"], ["foo"])
+    assert not sampling.HasField("top_p")
+
+
+def test_generate_json_holds_everything(server: FakeServer, capsys: Out) -> None:
+    """Text, ids, usage and the settings in force, as one object."""
+    server.reply("ab")
+    main(["generate", "--json", "--server", server.address, "x", "--meta-instruction"])
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["text"], answer["token_ids"]) == ("ab", [97, 98])
+    assert answer["usage"]["output_tokens"] == 2
+    assert answer["sampling"] == {"seed": 1}
+    assert server.calls[0].request.WhichOneof("system") == "system_preset"
+
+
+def test_generate_verbose_gives_figures_on_standard_error(server: FakeServer, capsys: Out) -> None:
+    """The answer's way stays clean."""
+    server.reply("ab")
+    main(["generate", "-v", "--server", server.address, "x"])
+    captured = capsys.readouterr()
+    assert captured.out == "ab\n"
+    assert captured.err == "1 prompt tokens · 2 output tokens · stop\n"
+
+
+def test_count_prints_a_number(server: FakeServer, capsys: Out, picture: str) -> None:
+    """Bare for scripts, with its parts for people, as JSON for programs."""
+    count = ["count", "--server", server.address, "--image", picture, "abc"]
+    assert main(count) == Exit.OK
+    assert capsys.readouterr().out == "103\n"
+    main([*count, "-v"])
+    assert f"{picture}: 560×560 pixels, 1×1 tiles, 100 tokens" in capsys.readouterr().out
+    main([*count, "--json"])
+    assert json.loads(capsys.readouterr().out)["image_tokens"] == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["generate", "x", "--server", "127.0.0.1:1"], Exit.NO_SERVER, "127.0.0.1:1"),
+        (["generate", "x", "--image", "/nowhere.png"], Exit.USAGE, "/nowhere.png"),
+        (["generate", "x", "--ca", "/nowhere.pem"], Exit.USAGE, "/nowhere.pem"),
+        (["dance"], Exit.USAGE, "invalid choice"),
+        (["generate", "--dance"], Exit.USAGE, "--dance"),
+        (["demo-model", "--gguf", "/nowhere.gguf"], Exit.USAGE, "/nowhere.gguf"),
+        (["convert", "/nowhere", "/tmp/ixc-elsewhere"], Exit.FAILED, "nowhere is not a folder"),
+    ],
+)
+def test_expected_errors_are_one_line_and_a_status(
+    capsys: Out, arguments: list[str], status: Exit, words: str
+) -> None:
+    """Never a traceback."""
+    assert main(arguments) == status
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+def test_a_refusal_names_its_reason(server: FakeServer, capsys: Out) -> None:
+    """And is told from a server that is not there."""
+    arguments = ["generate", "x", "--adapter", "none", "--server", server.address]
+    assert main(arguments) == Exit.FAILED
+    assert "ADAPTER_UNAVAILABLE" in capsys.readouterr().err
+
+
+def test_help_and_version(capsys: Out) -> None:
+    """Every command and every exit status is documented."""
+    assert main(["--help"]) == Exit.OK
+    text = capsys.readouterr().out
+    for word in ("serve", "chat", "generate", "count", "convert", "demo-model", "130 interrupted"):
+        assert word in text
+    assert main([]) == Exit.OK
+    assert main(["--version"]) == Exit.OK
+    assert "ixc" in capsys.readouterr().out
+
+
+def test_a_missing_extra_is_named(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to install."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["serve", "demo"]) == Exit.MISSING_EXTRA
+    assert "pip install 'ixc[server]'" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_its_own_status(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And stops the generation on the server."""
+    server.reply("a", hold=True)
+
+    def interrupt(screen: io.StringIO, text: str) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdout", type("Screen", (io.StringIO,), {"write": interrupt})())
+    assert main(["generate", "x", "--server", server.address]) == Exit.INTERRUPTED
+    assert server.calls[-1].method == "CancelGeneration"
+
+
+def test_a_private_server_is_started_for_a_model(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    """By --model; progress goes to standard error."""
+    monkeypatch.setattr("ixc_client.launch", lambda model: server.client())
+    assert main(["generate", "x", "--model", "demo"]) == Exit.OK
+    assert "private server for demo" in capsys.readouterr().err
+
+
+def test_a_server_and_a_model_exclude_each_other(capsys: Out) -> None:
+    """One of them would be ignored."""
+    assert main(["generate", "x", "--model", "demo", "--server", "a:1"]) == Exit.USAGE
+    assert "not allowed with" in capsys.readouterr().err
