@@ -10,7 +10,7 @@ def plan_text(model: ModelInfo, plan: MemoryPlan, addresses: tuple[str, ...]) ->
     adapters = [name for name in model.adapters if name != BASE_ADAPTER]
     rows = (
         ("model", f"{model.display_name or model.name} ({model.name}, {model.digest[:12]})"),
-        ("computes", f"{model.dtype} on {plan.device}, {plan.backend}"),
+        ("computes", f"{model.dtype} on {plan.device}, by the {plan.backend} operations"),
         ("weights", size_text(plan.weights_bytes)),
         ("adapters", f"{', '.join(adapters) or 'none'} ({size_text(plan.adapters_bytes)})"),
         (
