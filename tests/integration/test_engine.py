@@ -298,3 +298,17 @@ async def test_a_model_that_cannot_be_served_says_why(tmp_path: Path) -> None:
     """An empty folder names the missing file; the engine process is gone afterwards."""
     with pytest.raises(errors.CheckpointMissing, match=r"config\.json"):
         await Engine.start(EngineConfig(model=str(tmp_path)))
+
+
+async def test_a_device_without_operations_is_refused(tiny_folder: Path) -> None:
+    """No silent fallback: someone who asks for a GPU does not get a CPU."""
+    with pytest.raises(errors.FieldInvalid, match="device is cuda"):
+        await Engine.start(EngineConfig(model=str(tiny_folder), device="cuda"))
+
+
+async def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    """Ids that the model has no embedding for are found at start, not by the first request."""
+    folder = write_tiny_checkpoint(tmp_path / "mismatched", vocab=900)
+    write_tokenizer_model(folder, vocab_size=1000)
+    with pytest.raises(errors.CheckpointInvalid, match="makes 1000 ids, the model knows 900"):
+        await Engine.start(EngineConfig(model=str(folder)))

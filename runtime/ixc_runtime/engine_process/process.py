@@ -20,11 +20,12 @@ from ixc_runtime.engine_process.core import EngineCore
 from ixc_runtime.engine_process.loop import run_loop
 from ixc_runtime.engine_process.messages import EngineConfig, Ready, Start, StartFailed
 from ixc_runtime.engine_process.planning import free_host_bytes, make_plan
-from ixc_runtime.errors import EngineFault, RuntimeFault
+from ixc_runtime.errors import CheckpointInvalid, EngineFault, FieldInvalid, RuntimeFault
+from ixc_runtime.media.geometry import num_image_tokens
 from ixc_runtime.model.decoder import Model
 from ixc_runtime.model.loader import checkpoint_digest, load_model
 from ixc_runtime.model_info import ModelInfo
-from ixc_runtime.prompt.tokenizer import load_tokenizer, resolve_roles
+from ixc_runtime.prompt.tokenizer import Tokenizer, load_tokenizer, resolve_roles
 from ixc_runtime.request import BASE_ADAPTER
 
 _log = logging.getLogger(__name__)
@@ -64,6 +65,8 @@ def _start(config: EngineConfig, channel: EngineChannel) -> EngineCore | None:
 
 def build_engine(config: EngineConfig) -> tuple[EngineCore, Ready]:
     """Load the model, plan the memory, take it. Raises a RuntimeFault that says what is wrong."""
+    if config.device != "cpu":
+        raise FieldInvalid("device", f"device is {config.device}; operations exist for cpu only")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder = Path(config.model)
@@ -98,7 +101,9 @@ def make_core(model: Model, config: EngineConfig, *, digest: str) -> tuple[Engin
 def _model_info(config: EngineConfig, model: Model, digest: str, context_limit: int) -> ModelInfo:
     folder = Path(config.model)
     settings = load_settings(folder)
-    roles = resolve_roles(load_tokenizer(folder), settings)
+    tokenizer = load_tokenizer(folder)
+    _check_vocabulary(tokenizer, model.config.vocab_size)
+    roles = resolve_roles(tokenizer, settings)
     name = config.name or folder.resolve().name
     quantization = model.config.quantization
     return ModelInfo(
@@ -115,6 +120,10 @@ def _model_info(config: EngineConfig, model: Model, digest: str, context_limit: 
         hd_num_single=settings.hd_num_single,
         hd_num_several=settings.hd_num_several,
         hd_num_max=settings.max_hd_num,
+        # A column of single tiles is the dearest shape: each row has a separator.
+        max_image_tokens=(
+            num_image_tokens(1, settings.hd_num_single, model.tower.grid // 2) if model.tower else 0
+        ),
         stop_token_ids=roles.stop_ids,
         default_sampling=settings.default_sampling,
         system_instruction=settings.system_instruction,
@@ -123,6 +132,18 @@ def _model_info(config: EngineConfig, model: Model, digest: str, context_limit: 
             f"awq-int{quantization.bits}-g{quantization.group_size}" if quantization else None
         ),
     )
+
+
+def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Text must not become ids that the model has no embedding for. Unused control ids may lie
+    beyond (the official tokenizer's do): no text reaches them.
+    """
+    beyond = range(vocab_size, tokenizer.vocab_size)
+    if any(not tokenizer.is_control(token_id) for token_id in beyond):
+        raise CheckpointInvalid(
+            f"the tokenizer makes {tokenizer.vocab_size} ids, the model knows {vocab_size}: "
+            "they do not belong together"
+        )
 
 
 def _dtype_name(dtype: torch.dtype) -> str:
