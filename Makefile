@@ -60,16 +60,16 @@ bench: $(DEV_READY) ## Measure speed on this CPU beside transformers; JSON goes 
 	$(BIN)/python -m tests.bench.cpu_speed
 
 .venv/bin/python:
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv
 
 $(DEMO_READY): pyproject.toml | .venv/bin/python
 	@echo "installing the server and what builds the demo model into .venv (about a minute)"
-	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install $(TORCH)
-	$(PIP) install --editable '.[demo]'
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install $(TORCH)
+	@$(PIP) install --editable '.[demo]'
 	@touch $@
 
 $(DEV_READY): $(DEMO_READY)
 	@echo "installing the development tools into .venv"
-	$(PIP) install --group dev
+	@$(PIP) install --group dev
 	@touch $@

@@ -10,6 +10,12 @@ from ixc_runtime import errors
 from ixc_runtime.engine import Engine, PromptCount
 from ixc_runtime.engine_process.messages import EngineConfig
 from ixc_runtime.generation import Generation
+from ixc_runtime.media.desk import MediaLimits
+from ixc_runtime.media.formats import SNIFFED_BYTES, sniff_image_format, sniff_video_format
+from ixc_runtime.media.geometry import ImageInfo
+from ixc_runtime.media.price import MediaPrice
+from ixc_runtime.media.video import MAX_FRAMES as MAX_VIDEO_FRAMES
+from ixc_runtime.media.video import VideoInfo
 from ixc_runtime.model_info import EngineLoad, MemoryPlan, ModelInfo
 from ixc_runtime.prompt.meta_instruction import META_INSTRUCTION
 from ixc_runtime.request import (
@@ -37,13 +43,17 @@ from ixc_runtime.request import (
     TokenPrompt,
     TokensPart,
     Usage,
+    VideoPart,
+    VideoSource,
 )
 from ixc_runtime.sampling.settings import merged as merged_sampling
 from ixc_runtime.sampling.settings import violations as sampling_violations
 
 __all__ = [
     "BASE_ADAPTER",
+    "MAX_VIDEO_FRAMES",
     "META_INSTRUCTION",
+    "SNIFFED_BYTES",
     "Accepted",
     "Completed",
     "Conversation",
@@ -54,8 +64,11 @@ __all__ = [
     "Generation",
     "GenerationRequest",
     "GenerationUpdate",
+    "ImageInfo",
     "ImagePart",
     "ImageSource",
+    "MediaLimits",
+    "MediaPrice",
     "MemoryPlan",
     "Message",
     "ModelInfo",
@@ -74,7 +87,12 @@ __all__ = [
     "TokenPrompt",
     "TokensPart",
     "Usage",
+    "VideoInfo",
+    "VideoPart",
+    "VideoSource",
     "errors",
     "merged_sampling",
     "sampling_violations",
+    "sniff_image_format",
+    "sniff_video_format",
 ]

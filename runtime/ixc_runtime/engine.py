@@ -5,19 +5,20 @@
       └─ generate ─ Generation ──┘   one mailbox per generation, one reader task for all
 
 Lives in the front end: asyncio, no torch. Knows the tokenizer, the prompt's layout and the prices;
-knows nothing of sessions or gRPC. When the engine process dies, running generations get EngineLost
-and a new process is started; this object stays.
+knows nothing of sessions or gRPC. When the engine process dies, or hangs and is killed for it,
+running generations get EngineLost and a new process is started; this object stays.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ixc_runtime.config import IxcSettings, load_settings, read_tower_shape
+from ixc_runtime.config import IxcSettings, TowerShape, load_settings, read_tower_shape
 from ixc_runtime.engine_process.link import EngineLink, open_link
 from ixc_runtime.engine_process.messages import (
     Answer,
@@ -32,12 +33,14 @@ from ixc_runtime.engine_process.messages import (
     PixelsNeeded,
     Ready,
     Submit,
+    Token,
     Update,
 )
 from ixc_runtime.errors import (
     AdapterUnavailable,
     ContextOverflow,
     EngineLost,
+    NotOffered,
     PromptEmpty,
     QueueFull,
     RuntimeFault,
@@ -45,7 +48,10 @@ from ixc_runtime.errors import (
 )
 from ixc_runtime.generation import Admission, Generation
 from ixc_runtime.mailbox import Mailbox
-from ixc_runtime.media.desk import MediaDesk
+from ixc_runtime.media.desk import MediaDesk, MediaLimits
+from ixc_runtime.media.geometry import ImageInfo
+from ixc_runtime.media.price import MediaPrice, default_price
+from ixc_runtime.media.video import VideoInfo
 from ixc_runtime.model_info import EngineLoad, MemoryPlan, ModelInfo
 from ixc_runtime.prompt.decoding import TextDecoder
 from ixc_runtime.prompt.layout import ImageSpan, PromptLayout, lay_out
@@ -54,15 +60,19 @@ from ixc_runtime.request import (
     Conversation,
     FinishReason,
     GenerationRequest,
+    ImageSource,
     Prompt,
     PromptUsage,
     SamplingParams,
     TokenPrompt,
+    VideoSource,
 )
 from ixc_runtime.sampling.settings import NEUTRAL, merged, violations
+from ixc_runtime.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 _RESTART_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+STEP_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +93,9 @@ class Engine:
         link: EngineLink,
         ready: Ready,
         desk: MediaDesk,
+        *,
         in_process: bool,
+        step_timeout_seconds: float | None,
     ) -> None:
         folder = Path(config.model)
         self.info: ModelInfo = ready.info
@@ -102,23 +114,39 @@ class Engine:
         self._question_ids = itertools.count()
         self._latest_load = EngineLoad(pages_total=ready.plan.num_pages)
         self._listeners: list[Callable[[bool], None]] = []
+        self._watchdog = Watchdog(step_timeout_seconds) if step_timeout_seconds else None
         self._supervisor = asyncio.create_task(self._supervise(), name="engine supervisor")
 
     @classmethod
     async def start(
-        cls, config: EngineConfig, *, in_process: bool = False, num_media_workers: int = 1
+        cls,
+        config: EngineConfig,
+        *,
+        in_process: bool = False,
+        num_media_workers: int = 1,
+        media: MediaLimits | None = None,
+        step_timeout_seconds: float | None = STEP_TIMEOUT_SECONDS,
     ) -> "Engine":
         """Start the engine and wait until it is ready.
 
+        An engine process that has work and says nothing for `step_timeout_seconds` is killed and
+        replaced; None waits for ever. A thread cannot be killed, and is not watched.
         Raises CheckpointError, KvCacheFull or FieldInvalid, saying what is wrong, if it cannot be.
         """
         link, ready = await open_link(config, in_process=in_process)
         try:
-            desk = await MediaDesk.open(num_workers=num_media_workers)
+            desk = await MediaDesk.open(num_workers=num_media_workers, limits=media)
         except BaseException:
             await link.close()
             raise
-        return cls(config, link, ready, desk, in_process)
+        return cls(
+            config,
+            link,
+            ready,
+            desk,
+            in_process=in_process,
+            step_timeout_seconds=step_timeout_seconds,
+        )
 
     async def close(self) -> None:
         """Stop everything; generations still running get EngineLost."""
@@ -155,6 +183,15 @@ class Engine:
         return PromptCount(
             usage=_usage(layout), images=layout.images, context_limit=self.info.context_limit
         )
+
+    async def examine(self, source: ImageSource | VideoSource) -> ImageInfo | VideoInfo:
+        """What a picture or clip is; raises the fault that a prompt with it would get."""
+        self._require_tower()
+        return await self._desk.examine(source)
+
+    def price(self, info: ImageInfo | VideoInfo) -> MediaPrice:
+        """What it costs as the only one of a message, without any settings."""
+        return default_price(info, self._require_tower(), hd_num=self._settings.hd_num_single)
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of a text on its own; control tokens cannot come out."""
@@ -233,7 +270,9 @@ class Engine:
     def _check_queue(self) -> None:
         depth, limit = len(self._mailboxes), self.plan.max_batch + self.plan.queue_limit
         if depth >= limit:
-            raise QueueFull(f"{depth} requests are under way, the limit is {limit}", depth=depth)
+            raise QueueFull(
+                f"{depth} requests are under way, the limit is {limit}", depth=depth, limit=limit
+            )
 
     async def _lay_out(self, prompt: Prompt) -> PromptLayout:
         if isinstance(prompt, TokenPrompt):
@@ -241,7 +280,10 @@ class Engine:
             if not prompt.token_ids:
                 raise PromptEmpty("the prompt has no tokens")
             return PromptLayout(token_ids=prompt.token_ids, images=())
-        return await self._lay_out_conversation(prompt)
+        layout = await self._lay_out_conversation(prompt)
+        # Answers kept from another model's sessions could hold ids that this one does not have.
+        self._check_ids((max(layout.token_ids),))
+        return layout
 
     def _check_length(self, layout: PromptLayout) -> None:
         length, limit = len(layout.token_ids), self.info.context_limit
@@ -253,7 +295,7 @@ class Engine:
             )
 
     async def _lay_out_conversation(self, conversation: Conversation) -> PromptLayout:
-        sizes = await self._desk.measure(conversation) if self._tower else {}
+        media_info = await self._desk.measure(conversation) if self._tower else {}
         # A long prompt takes long to tokenise, and other streams share this thread.
         return await asyncio.to_thread(
             lay_out,
@@ -262,8 +304,15 @@ class Engine:
             roles=self._roles,
             settings=self._settings,
             tower=self._tower,
-            image_sizes=sizes,
+            media_info=media_info,
         )
+
+    def _require_tower(self) -> TowerShape:
+        if self._tower is None:
+            raise NotOffered(
+                "this model takes no images: its checkpoint has no image tower", feature="images"
+            )
+        return self._tower
 
     def _check_ids(self, token_ids: list[int] | tuple[int, ...]) -> None:
         for token_id in token_ids:
@@ -331,18 +380,43 @@ class Engine:
     async def _supervise(self) -> None:
         """Read from the engine for ever; when it dies, tell everyone and start another."""
         while True:
-            assert self._link is not None, "set before each round"
+            link = self._link
+            assert link is not None, "set before each round"
             try:
-                while True:
-                    self._dispatch(await self._link.receive())
+                async with self._watched(link):
+                    while True:
+                        message = await link.receive()
+                        if self._watchdog is not None:
+                            self._watchdog.heard()
+                        self._dispatch(message)
             except EngineLost:
                 _log.error("the engine process has ended; restarting it")
-            link, self._link = self._link, None
+            self._link = None
             self._lose_everything()
             self._announce(False)
             await link.close()
             self._link = await self._restart()
             self._announce(True)
+
+    @contextlib.asynccontextmanager
+    async def _watched(self, link: EngineLink) -> AsyncIterator[None]:
+        """Kill this engine if it hangs meanwhile; its link then ends as if it had crashed."""
+        if self._watchdog is None or link.process_id is None:
+            yield
+            return
+        watching = asyncio.create_task(self._kill_when_hung(self._watchdog, link))
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+    async def _kill_when_hung(self, watchdog: Watchdog, link: EngineLink) -> None:
+        await watchdog.until_hung(
+            is_owed=lambda: bool(self._mailboxes or self._questions),
+            ask=lambda: link.send(Ask(next(self._question_ids), "load")),
+        )
+        _log.error("the engine has been silent over a step for %g s; killing it", watchdog.seconds)
+        link.kill()
 
     async def _restart(self) -> EngineLink:
         for attempt in itertools.count():
@@ -378,7 +452,7 @@ class Engine:
                     if isinstance(update, PixelsNeeded):
                         self._render(update.key)
                     elif mailbox := self._mailboxes.get(update.sequence_id):
-                        mailbox.put(update)
+                        mailbox.put(update, is_urgent=not isinstance(update, Token))
             case Answer(question_id=question_id):
                 self._latest_load = message.load
                 future = self._questions.pop(question_id, None)
@@ -405,5 +479,7 @@ def _usage(layout: PromptLayout) -> PromptUsage:
     return PromptUsage(
         prompt_tokens=len(layout.token_ids),
         image_tokens=layout.num_image_tokens,
-        num_images=len(layout.images),
+        num_images=sum(not span.is_video for span in layout.images),
+        video_tokens=layout.num_video_tokens,
+        num_videos=sum(span.is_video for span in layout.images),
     )

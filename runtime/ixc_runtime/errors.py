@@ -5,8 +5,8 @@ RuntimeFault
 │   ├── FieldInvalid          a field is out of its range
 │   ├── PromptEmpty           nothing to answer
 │   ├── TokenIdOutOfVocab     a token id is beyond the vocabulary
-│   ├── MediaUndecodable      the bytes are not a picture, or a broken one
-│   └── MediaTypeUnsupported  a picture, but of a format we do not take
+│   ├── MediaUndecodable      a broken picture or clip, or one beyond a limit
+│   └── MediaTypeUnsupported  of a format or a codec that we do not take
 ├── DoesNotFit                the request is sound but larger than a limit
 │   ├── ContextOverflow       longer than the model's context
 │   └── KvCacheFull           at start: the memory given holds no useful context

@@ -89,6 +89,7 @@ class Generation:
         self._cancelled: FinishReason | None = None
         self._cancel_wish = asyncio.Event()
         self._is_submitted = False
+        self._has_more = False  # updates read and not yet yielded
 
     def cancel(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
         """Stop at the next step, at whatever stage; the iterator then ends with Completed.
@@ -102,16 +103,25 @@ class Generation:
         if self._is_submitted:
             self._host.send_cancel(Cancel(self.id, reason))
 
+    async def gather(self, seconds: float) -> None:
+        """Between two updates: let tokens gather, so that fewer and larger deltas come.
+
+        Cut short by anything that is not a token, the end above all.
+        """
+        if not self._has_more:
+            await self._mailbox.pause(seconds)
+
     async def __aiter__(self) -> AsyncIterator[GenerationUpdate]:
         began = asyncio.get_running_loop().time()
-        admission = await self._unless_cancelled(self._host.admit(self.id, self._request))
+        admission = await self._admitted()
         if admission is None:
-            for update in self._cancelled_before_admission():
-                yield update
+            accepted, completed = self._cancelled_before_admission()
+            yield accepted
+            yield completed
             return
         self._host.submit(admission, self._mailbox)
         self._is_submitted = True
-        timers = self._start_timers()
+        timers = self._start_timers(began)
         is_over = False
         try:
             yield Accepted(
@@ -121,7 +131,9 @@ class Generation:
             )
             transcript = _Transcript(self._request, admission, self._host.tokenizer, began)
             while not is_over:
-                for update in transcript.read(await self._mailbox.take()):
+                updates = transcript.read(await self._mailbox.take())
+                for number, update in enumerate(updates, 1):
+                    self._has_more = number < len(updates)
                     is_over = isinstance(update, Completed)
                     yield update
                 if transcript.has_started and "queue" in timers:
@@ -132,13 +144,25 @@ class Generation:
             # A matched stop string ends the answer here before the engine knows.
             self._host.withdraw(self.id, FinishReason.CANCELLED)
 
+    async def _admitted(self) -> Admission | None:
+        """None when it was cancelled first. Waiting for media workers is waiting in the queue."""
+        try:
+            async with asyncio.timeout(self._request.queue_timeout_seconds):
+                return await self._unless_cancelled(self._host.admit(self.id, self._request))
+        except TimeoutError:
+            raise self._queue_timeout() from None
+
     async def _unless_cancelled(self, work: Awaitable[_Result]) -> _Result | None:
-        """The result, or None when `cancel` came first."""
+        """The result, or None when `cancel` came first or at the same time."""
         wish = asyncio.ensure_future(self._cancel_wish.wait())
         task = asyncio.ensure_future(work)
         try:
             await asyncio.wait({wish, task}, return_when=asyncio.FIRST_COMPLETED)
-            return await task if task.done() else None
+            if not task.done():
+                return None
+            result = task.result()
+            # A cancel after the result and before this line has reached nobody else.
+            return None if self._cancelled is not None else result
         finally:
             wish.cancel()
             task.cancel()
@@ -153,15 +177,24 @@ class Generation:
             Completed(finish_reason=self._cancelled, usage=usage, timings=Timings()),
         )
 
-    def _start_timers(self) -> dict[str, asyncio.TimerHandle]:
+    def _start_timers(self, began: float) -> dict[str, asyncio.TimerHandle]:
         loop = asyncio.get_running_loop()
         timers = {}
         if (seconds := self._request.queue_timeout_seconds) is not None:
-            fault = QueueTimeout(f"the request waited {seconds:g} s", timeoutSeconds=seconds)
-            timers["queue"] = loop.call_later(seconds, self._mailbox.fail, fault)
+            timers["queue"] = loop.call_at(began + seconds, self._give_up_queueing)
         if (seconds := self._request.generation_timeout_seconds) is not None:
             timers["generation"] = loop.call_later(seconds, self.cancel, FinishReason.TIMEOUT)
         return timers
+
+    def _give_up_queueing(self) -> None:
+        if self._mailbox.is_empty:  # else Started is in it, and waits for this loop
+            self._mailbox.fail(self._queue_timeout())
+
+    def _queue_timeout(self) -> QueueTimeout:
+        seconds = f"{self._request.queue_timeout_seconds:g}"
+        return QueueTimeout(
+            f"the request waited {seconds} s for its turn", timeoutSeconds=seconds
+        )
 
 
 class _Transcript:
@@ -270,6 +303,7 @@ class _Transcript:
             usage=Usage(
                 prompt_tokens=self._admission.usage.prompt_tokens,
                 image_tokens=self._admission.usage.image_tokens,
+                video_tokens=self._admission.usage.video_tokens,
                 cached_tokens=self._cached_tokens,
                 output_tokens=self._num_output,
             ),

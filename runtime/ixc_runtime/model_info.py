@@ -24,6 +24,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     hd_num_single: int
     hd_num_several: int
     hd_num_max: int
+    max_image_tokens: int  # of a picture that uses all of hd_num_single; 0 without a tower
     stop_token_ids: tuple[int, ...]
     default_sampling: SamplingParams
     system_instruction: str | None  # what the model's makers suggest; never used unasked

@@ -23,6 +23,14 @@ class ImageSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VideoSource:
+    """An encoded clip in a file of ours, named as an `ImageSource`."""
+
+    digest: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TextPart:
     text: str
 
@@ -41,13 +49,31 @@ class ImagePart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VideoPart:
+    """A clip at its place among the parts, shown to the model as one strip of labelled frames.
+
+    A frame a second (`fps`: others; the clip's own rate is the most) from `start_seconds` to
+    `end_seconds`, evenly thinned out to `max_frames` (None: 32). The prompt says nothing about
+    it but where the strip is; "Here are some frames of a video. Describe it." is how the
+    reference's own examples put the question, and is for the caller to say.
+    """
+
+    source: VideoSource
+    max_frames: int | None = None
+    fps: float | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    label: str | None = None  # as an ImagePart's; clips and pictures are counted together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokensPart:
     """Text as the very token ids the model produced, so that history is never tokenised anew."""
 
     token_ids: tuple[int, ...]
 
 
-Part = TextPart | ImagePart | TokensPart
+Part = TextPart | ImagePart | VideoPart | TokensPart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +164,13 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptUsage:
-    """Prompt tokens by kind. `image_tokens` are part of `prompt_tokens`, and so are cached ones."""
+    """Prompt tokens by kind. Those of pictures and of clips are part of `prompt_tokens`."""
 
     prompt_tokens: int
     image_tokens: int
     num_images: int
+    video_tokens: int = 0
+    num_videos: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +179,7 @@ class Usage:
     image_tokens: int
     cached_tokens: int
     output_tokens: int
+    video_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

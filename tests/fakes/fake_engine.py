@@ -18,8 +18,10 @@ from ixc_runtime import (
     FinishReason,
     GenerationRequest,
     GenerationUpdate,
+    ImageInfo,
     ImagePart,
     ImageSource,
+    MediaPrice,
     MemoryPlan,
     ModelInfo,
     Prompt,
@@ -35,14 +37,20 @@ from ixc_runtime import (
     TokenPrompt,
     TokensPart,
     Usage,
+    VideoInfo,
+    VideoPart,
+    VideoSource,
     merged_sampling,
 )
-from ixc_runtime.errors import AdapterUnavailable, ContextOverflow, EngineLost
+from ixc_runtime.errors import AdapterUnavailable, ContextOverflow, EngineLost, MediaUndecodable
 from ixc_runtime.prompt.layout import ImageSpan
 
 VOCAB_SIZE = 256
 CONTEXT_LIMIT = 4096
 IMAGE_TOKENS = 10
+VIDEO_TOKENS = 20
+IMAGE = ImageInfo(width=64, height=32, format="PNG")
+VIDEO = VideoInfo(width=32, height=64, num_frames=50, fps=25.0, format="MP4", codec="H.264")
 DEFAULT_SAMPLING = SamplingParams(
     temperature=1.0,
     top_p=0.8,
@@ -118,10 +126,14 @@ class FakeEngine:
     requests: list[GenerationRequest] = field(default_factory=list)
     cancelled: list[FinishReason] = field(default_factory=list)
     is_closed: bool = False
+    examined: list[ImageSource | VideoSource] = field(default_factory=list)
+    examination: Exception | None = None  # what comes of the next ones, instead of a size
 
     def __post_init__(self) -> None:
         self.release = asyncio.Event()
         self.was_asked = asyncio.Event()
+        self.may_examine = asyncio.Event()
+        self.may_examine.set()
         self._listeners: list[Callable[[bool], None]] = []
         self._seen: list[tuple[int, ...]] = []
 
@@ -169,12 +181,26 @@ class FakeEngine:
         return FakeGeneration(self, request, said)
 
     async def count(self, prompt: Prompt) -> PromptCount:
-        images = _images(prompt)
         return PromptCount(
             usage=_usage(prompt),
-            images=tuple(_span(part.source) for part in images),
+            images=tuple(_span(part) for part in _images(prompt)),
             context_limit=self.info.context_limit,
         )
+
+    async def examine(self, source: ImageSource | VideoSource) -> ImageInfo | VideoInfo:
+        """Bytes with "broken" in them are that."""
+        self.examined.append(source)
+        await self.may_examine.wait()
+        if self.examination is not None:
+            raise self.examination
+        if b"broken" in source.path.read_bytes():
+            raise MediaUndecodable("it is broken")
+        return VIDEO if isinstance(source, VideoSource) else IMAGE
+
+    def price(self, info: ImageInfo | VideoInfo) -> MediaPrice:
+        if isinstance(info, VideoInfo):
+            return MediaPrice(tiles_wide=2, tiles_high=1, num_tokens=VIDEO_TOKENS, num_frames=2)
+        return MediaPrice(tiles_wide=2, tiles_high=1, num_tokens=IMAGE_TOKENS)
 
     def tokenize(self, text: str) -> list[int]:
         return list(text.encode())
@@ -208,6 +234,9 @@ class FakeGeneration:
             self._engine.cancelled.append(reason)
             self._wish.set()
 
+    async def gather(self, seconds: float) -> None:
+        """A script's deltas come as they stand."""
+
     async def __aiter__(self) -> AsyncIterator[GenerationUpdate]:
         prompt = prompt_ids(self._request.prompt)
         usage = _usage(self._request.prompt)
@@ -220,6 +249,7 @@ class FakeGeneration:
                 usage=Usage(
                     prompt_tokens=usage.prompt_tokens,
                     image_tokens=usage.image_tokens,
+                    video_tokens=usage.video_tokens,
                     cached_tokens=cached,
                     output_tokens=len(sent),
                 ),
@@ -298,7 +328,7 @@ class FakeGeneration:
 
 
 def prompt_ids(prompt: Prompt) -> tuple[int, ...]:
-    """The prompt as this fake lays it out: roles as control bytes, images as runs of 255."""
+    """The prompt as this fake lays it out: roles as control bytes, pictures as runs of 255."""
     if isinstance(prompt, TokenPrompt):
         return prompt.token_ids
     ids = list((prompt.system_instruction or "").encode())
@@ -312,6 +342,8 @@ def prompt_ids(prompt: Prompt) -> tuple[int, ...]:
                     ids += token_ids
                 case ImagePart():
                     ids += [255] * IMAGE_TOKENS
+                case VideoPart():
+                    ids += [254] * VIDEO_TOKENS
     return (*ids, 2)
 
 
@@ -323,33 +355,39 @@ def _echo(prompt: Prompt) -> tuple[str, ...]:
     return tuple(word if index == 0 else f" {word}" for index, word in enumerate(words))
 
 
-def _images(prompt: Prompt) -> list[ImagePart]:
+def _images(prompt: Prompt) -> list[ImagePart | VideoPart]:
     if not isinstance(prompt, Conversation):
         return []
     parts = (part for message in prompt.messages for part in message.parts)
-    return [part for part in parts if isinstance(part, ImagePart)]
+    return [part for part in parts if isinstance(part, ImagePart | VideoPart)]
 
 
 def _usage(prompt: Prompt) -> PromptUsage:
-    num_images = len(_images(prompt))
+    num_images = sum(isinstance(part, ImagePart) for part in _images(prompt))
+    num_videos = len(_images(prompt)) - num_images
     return PromptUsage(
         prompt_tokens=len(prompt_ids(prompt)),
         image_tokens=num_images * IMAGE_TOKENS,
         num_images=num_images,
+        video_tokens=num_videos * VIDEO_TOKENS,
+        num_videos=num_videos,
     )
 
 
-def _span(source: ImageSource) -> ImageSpan:
+def _span(part: ImagePart | VideoPart) -> ImageSpan:
+    is_video = isinstance(part, VideoPart)
+    info = VIDEO if is_video else IMAGE
     return ImageSpan(
-        source=source,
-        width=64,
-        height=32,
-        hd_num=4,
+        source=part.source,
+        width=info.width,
+        height=info.height,
+        hd_num=None if is_video else 4,
+        frames=(0, 25) if is_video else (),
         tiles_wide=2,
         tiles_high=1,
         start=0,
-        num_tokens=IMAGE_TOKENS,
-        key=source.digest.encode(),
+        num_tokens=VIDEO_TOKENS if is_video else IMAGE_TOKENS,
+        key=part.source.digest.encode(),
     )
 
 

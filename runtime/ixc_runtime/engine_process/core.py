@@ -112,7 +112,8 @@ class EngineCore:
             sequence.times.media = now - sequence.times.pixels_wanted
 
     def pixels_failed(self, failure: PixelsFailed) -> None:
-        self._fail_wanting(failure.key, fault_from_reason(failure.reason, failure.message))
+        fault = fault_from_reason(failure.reason, failure.message, failure.metadata)
+        self._fail_wanting(failure.key, fault)
 
     def _wanting(self, key: bytes) -> list[Sequence]:
         return [

@@ -5,6 +5,7 @@ The engine is a child process, or a thread of this one when it is embedded; both
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -25,7 +26,11 @@ from ixc_runtime.engine_process.messages import (
 )
 from ixc_runtime.errors import EngineLost, fault_from_reason
 
+# What `python -m` runs as the engine; fault tests and benches put a synthetic one in its place.
+ENGINE_MODULE = "ixc_runtime.engine_process.process"
 _STOP_SECONDS = 10.0
+# Some 16 GB of weights from a slow disk take minutes; a start that hangs must still come to an end.
+_START_SECONDS = 900.0
 _decoder: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
 
 
@@ -61,6 +66,12 @@ class EngineLink:
         except (asyncio.IncompleteReadError, OSError, msgspec.DecodeError) as error:
             raise EngineLost("the engine process has ended") from error
 
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing. Not for a thread."""
+        assert not isinstance(self._engine, threading.Thread), "threads cannot be killed"
+        with contextlib.suppress(ProcessLookupError):
+            self._engine.kill()
+
     async def close(self) -> None:
         """Ask the engine to stop, and see that it has."""
         if not self._writer.is_closing():
@@ -89,10 +100,14 @@ async def open_link(config: EngineConfig, *, in_process: bool) -> tuple[EngineLi
     link = EngineLink(reader, writer, engine)
     link.send(Start(config))
     try:
-        first = await link.receive()
+        async with asyncio.timeout(_START_SECONDS):
+            first = await link.receive()
         if isinstance(first, StartFailed):
             raise fault_from_reason(first.reason, first.message, first.metadata)
         assert isinstance(first, Ready), "an engine's first message is Ready or StartFailed"
+    except TimeoutError:
+        await link.close()
+        raise EngineLost(f"the engine was not ready after {_START_SECONDS:g} s") from None
     except BaseException:
         await link.close()
         raise
@@ -114,7 +129,7 @@ async def _start_process(connection: socket.socket) -> Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "ixc_runtime.engine_process.process",
+            ENGINE_MODULE,
             str(connection.fileno()),
             pass_fds=[connection.fileno()],
             stdin=asyncio.subprocess.DEVNULL,

@@ -88,6 +88,7 @@ class PixelsFailed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     key: bytes
     reason: str
     message: str
+    metadata: dict[str, str] = {}
 
 
 class Ask(msgspec.Struct, frozen=True, tag=True):

@@ -1,5 +1,5 @@
-"""Pictures on their way in: how many tiles they make, the transform, and who decodes them.
+"""Pictures and clips on their way in: how many tiles they make, and who decodes them.
 
-`geometry` is arithmetic and free to call anywhere. Pillow is imported by `transform` and the
-worker process alone: untrusted bytes are never decoded in the front end.
+`geometry`, `video` and `formats` are arithmetic and free to call anywhere. Pillow and decord are
+imported for the worker processes alone: untrusted bytes are never decoded in the front end.
 """

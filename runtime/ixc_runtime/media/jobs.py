@@ -1,8 +1,8 @@
 """What the front end and a media worker say to each other: msgpack, one frame a message.
 
 A frame is four bytes of length, big end first, and that many bytes. The first frame to a worker
-is its `WorkerLimits`, answered by `Ready`; then each job is answered by one outcome. New kinds of
-work (a video's frames) are new members of the two unions.
+is its `WorkerLimits`, answered by `Ready`; then each job is answered by one outcome. A worker
+takes jobs on pictures or on clips, as its limits say, and never both.
 """
 
 from typing import Literal
@@ -14,9 +14,13 @@ MAX_FRAME_BYTES = 1 << 16  # messages are names and numbers; pixels travel in fi
 
 
 class WorkerLimits(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What a worker may take. Set by the worker on itself before it sees any picture."""
+    """What a worker may take. Set by the worker on itself before it sees any bytes of others."""
 
-    max_pixels: int
+    kind: Literal["pictures", "clips"]
+    max_pixels: int  # of a picture, or of one frame
+    max_frames: int  # in a clip
+    max_seconds: float  # a clip's length
+    max_fps: int
     memory_bytes: int  # of address space, interpreter included
     file_bytes: int  # of the one file it writes
     job_seconds: float  # of processor time; the front end watches the clock
@@ -37,7 +41,27 @@ class RenderImage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     output: str
 
 
-Job = ProbeImage | RenderImage
+class ProbeVideo(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Read a clip's index and decode its first frame."""
+
+    path: str
+
+
+class RenderVideo(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Decode these frames into one strip, transform it, and write it as `RenderImage` does.
+
+    `width` and `height` are those that `ProbeVideo` found: they decide the strip's size.
+    """
+
+    path: str
+    frames: tuple[int, ...]
+    width: int
+    height: int
+    tile_size: int
+    output: str
+
+
+Job = ProbeImage | RenderImage | ProbeVideo | RenderVideo
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -50,6 +74,15 @@ class ImageProbed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     format: str
 
 
+class VideoProbed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    format: str
+    codec: str
+
+
 class ImageRendered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     width: int
     height: int
@@ -58,21 +91,32 @@ class ImageRendered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class JobFailed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """`message` is written by us, for the caller: never an exception's text, never a path.
 
-    unsupported: not one of the formats; undecodable: a broken picture, or one beyond a limit;
-    exhausted: as undecodable, and the worker has run out of memory and should be replaced;
-    unreadable: our own file could not be opened.
+    unsupported: not one of the formats, or `codec` is none that we decode; undecodable: broken,
+    or beyond a limit; exhausted: as undecodable, and the worker has run out of memory and should
+    be replaced; unreadable: our own file could not be opened.
     """
 
     kind: Literal["unsupported", "undecodable", "exhausted", "unreadable"]
     message: str
+    codec: str = ""
 
 
-Outcome = Ready | ImageProbed | ImageRendered | JobFailed
+class RefusedError(Exception):
+    """Carries a refusal out of a worker's nested calls."""
+
+    def __init__(self, outcome: JobFailed) -> None:
+        super().__init__(outcome.message)
+        self.outcome = outcome
+
+
+Outcome = Ready | ImageProbed | VideoProbed | ImageRendered | JobFailed
 
 limits_decoder = msgspec.msgpack.Decoder(WorkerLimits)
-job_decoder: msgspec.msgpack.Decoder[Job] = msgspec.msgpack.Decoder(ProbeImage | RenderImage)
+job_decoder: msgspec.msgpack.Decoder[Job] = msgspec.msgpack.Decoder(
+    ProbeImage | RenderImage | ProbeVideo | RenderVideo
+)
 outcome_decoder: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(
-    Ready | ImageProbed | ImageRendered | JobFailed
+    Ready | ImageProbed | VideoProbed | ImageRendered | JobFailed
 )
 
 

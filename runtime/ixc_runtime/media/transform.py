@@ -13,18 +13,22 @@ A change that gives other pixels for the same input raises `geometry.TRANSFORM_V
 
 from PIL import Image
 
-from ixc_runtime.media.geometry import plan_tiles
+from ixc_runtime.media.geometry import TilePlan, plan_tiles
 
 
 def transform_image(image: Image.Image, *, hd_num: int, tile_size: int) -> Image.Image:
     """Resample to the tile plan and pad with white. The input picture may be consumed."""
     plan = plan_tiles(image.width, image.height, hd_num=hd_num, tile_size=tile_size)
-    image = to_rgb(image)
-    canvas_size = (plan.canvas_width, plan.canvas_height)
+    return resample_and_pad(to_rgb(image), plan)
+
+
+def resample_and_pad(image: Image.Image, plan: TilePlan) -> Image.Image:
+    """Scale an RGB picture to the plan's size and set it on the plan's white canvas."""
+    size, canvas_size = (plan.width, plan.height), (plan.canvas_width, plan.canvas_height)
     if not plan.transposed:
-        return _resample_and_pad(image, (plan.width, plan.height), canvas_size)
+        return _resample_and_pad(image, size, canvas_size)
     image = image.transpose(Image.Transpose.TRANSPOSE)
-    canvas = _resample_and_pad(image, (plan.height, plan.width), canvas_size[::-1])
+    canvas = _resample_and_pad(image, size[::-1], canvas_size[::-1])
     return canvas.transpose(Image.Transpose.TRANSPOSE)
 
 

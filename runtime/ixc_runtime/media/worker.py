@@ -1,10 +1,13 @@
-"""The disposable process that decodes untrusted pictures: `python -m ixc_runtime.media.worker`.
+"""The disposable process that decodes untrusted bytes: `python -m ixc_runtime.media.worker`.
 
 It gets jobs on standard input and answers on standard output, one at a time. It knows nothing of
 requests and holds no secret: its environment is empty, and it is killed without ado. What a
-hostile picture can reach is bounded three times: the format is chosen by its first bytes from a
-short list, the header's size is checked before any pixel is decoded, and the process has limits
-on memory, processor time, files and children that it cannot raise again.
+hostile picture or clip can reach is bounded three times: the format is chosen by its first bytes
+from a short list, the header's size is checked before any pixel is decoded, and the process has
+limits on memory, processor time, files, children and sockets that it cannot raise again.
+
+Pictures are Pillow's and done here. Clips are decord's and done by `clip_jobs`, in processes
+that do nothing else: those that decode pictures never load it.
 """
 
 import os
@@ -18,6 +21,7 @@ from typing import BinaryIO
 # BMP, GIF, JPEG and PNG are loaded by Image.open itself, WebP only with every other plugin.
 from PIL import Image, WebPImagePlugin
 
+from ixc_runtime.media.formats import SNIFFED_BYTES, sniff_image_format
 from ixc_runtime.media.jobs import (
     HEADER_BYTES,
     ImageProbed,
@@ -26,58 +30,48 @@ from ixc_runtime.media.jobs import (
     JobFailed,
     Outcome,
     ProbeImage,
+    ProbeVideo,
     Ready,
+    RefusedError,
     RenderImage,
+    RenderVideo,
     WorkerLimits,
     body_length,
     job_decoder,
     limits_decoder,
     to_frame,
 )
+from ixc_runtime.media.seccomp import refuse_system_calls
 from ixc_runtime.media.transform import transform_image
 
-SNIFFED_BYTES = 12
 _MAX_OPEN_FILES = 16
 
 
-class _RefusedError(Exception):
-    """Carries the outcome out of nested calls."""
-
-    def __init__(self, outcome: JobFailed) -> None:
-        super().__init__(outcome.message)
-        self.outcome = outcome
-
-
-def sniff_format(head: bytes) -> str | None:
-    """The picture format that the first `SNIFFED_BYTES` announce, if it is one we take."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
-    if head.startswith(b"BM"):
-        return "BMP"
-    return None
-
-
 def run_job(job: Job, limits: WorkerLimits) -> Outcome:
-    """Do one job. Whatever a picture makes Pillow raise becomes a `JobFailed` of our own words."""
+    """Do one job. Whatever bytes make a decoder raise becomes a `JobFailed` of our own words."""
     try:
         match job:
             case ProbeImage():
                 return _probe(job, limits)
             case RenderImage():
                 return _render(job, limits)
-    except _RefusedError as refused:
+            case ProbeVideo() | RenderVideo():
+                return _run_clip_job(job, limits)
+    except RefusedError as refused:
         return refused.outcome
     except MemoryError:
+        what = "picture" if isinstance(job, ProbeImage | RenderImage) else "clip"
         return JobFailed(
             kind="exhausted",
-            message=f"the picture needs more than {limits.memory_bytes} bytes to decode",
+            message=f"the {what} needs more than {limits.memory_bytes} bytes to decode",
         )
+
+
+def _run_clip_job(job: ProbeVideo | RenderVideo, limits: WorkerLimits) -> Outcome:
+    # Loads decord, NumPy and FFmpeg: 150 MB of address space that pictures are better off with.
+    from ixc_runtime.media.clip_jobs import probe_clip, render_clip
+
+    return probe_clip(job, limits) if isinstance(job, ProbeVideo) else render_clip(job, limits)
 
 
 def _probe(job: ProbeImage, limits: WorkerLimits) -> ImageProbed:
@@ -103,20 +97,20 @@ def _opened(path: str, limits: WorkerLimits) -> Iterator[tuple[Image.Image, str]
             file = stack.enter_context(Path(path).open("rb"))
         except OSError:
             message = "the picture's file cannot be opened"
-            raise _RefusedError(JobFailed(kind="unreadable", message=message)) from None
+            raise RefusedError(JobFailed(kind="unreadable", message=message)) from None
         head = file.read(SNIFFED_BYTES)
         if not head:
-            raise _RefusedError(JobFailed(kind="undecodable", message="the picture has no bytes"))
-        image_format = sniff_format(head)
+            raise RefusedError(JobFailed(kind="undecodable", message="the picture has no bytes"))
+        image_format = sniff_image_format(head)
         if image_format is None:
             message = "the data is not a PNG, JPEG, WEBP, GIF or BMP picture"
-            raise _RefusedError(JobFailed(kind="unsupported", message=message))
+            raise RefusedError(JobFailed(kind="unsupported", message=message))
         file.seek(0)
         too_large = f"the picture has more than {limits.max_pixels} pixels"
         with _refusing("the picture's header is broken", too_large):
             image = stack.enter_context(Image.open(file, formats=(image_format,)))
         if image.width * image.height > limits.max_pixels:
-            raise _RefusedError(JobFailed(kind="undecodable", message=too_large))
+            raise RefusedError(JobFailed(kind="undecodable", message=too_large))
         yield image, image_format
 
 
@@ -128,25 +122,45 @@ def _refusing(broken: str, too_large: str | None = None) -> Iterator[None]:
     except MemoryError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _RefusedError(JobFailed(kind="undecodable", message=too_large or broken)) from None
+        raise RefusedError(JobFailed(kind="undecodable", message=too_large or broken)) from None
     except Exception:
-        raise _RefusedError(JobFailed(kind="undecodable", message=broken)) from None
+        raise RefusedError(JobFailed(kind="undecodable", message=broken)) from None
 
 
 def confine(limits: WorkerLimits) -> None:
-    """Give up, for good, what decoding does not need."""
-    for what, value in (
-        (resource.RLIMIT_AS, limits.memory_bytes),
-        (resource.RLIMIT_FSIZE, limits.file_bytes),
-        (resource.RLIMIT_NOFILE, _MAX_OPEN_FILES),
-        (resource.RLIMIT_NPROC, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
+    """Give up, for good, what decoding does not need.
+
+    No processes: by a limit, which forbids threads too; and by the filter, which does not. decord
+    needs a thread, so clips are decoded under the filter or not at all.
+    """
+    bounds = {
+        resource.RLIMIT_AS: limits.memory_bytes,
+        resource.RLIMIT_FSIZE: limits.file_bytes,
+        resource.RLIMIT_NOFILE: _MAX_OPEN_FILES,
+        resource.RLIMIT_NPROC: 0,
+        resource.RLIMIT_CORE: 0,
+    }
+    if limits.kind == "clips":
+        del bounds[resource.RLIMIT_NPROC]
+    for what, value in bounds.items():
         _, hard = resource.getrlimit(what)
         bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(what, (bound, bound))
+    is_filtered = refuse_system_calls()
+    if limits.kind == "clips" and not is_filtered:
+        raise OSError("this system has no seccomp filters for the decoder of clips to run under")
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
     warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def _load_decoders(limits: WorkerLimits) -> None:
+    """While files may still be found freely, and before the first job's clock runs."""
+    if limits.kind == "clips":
+        import ixc_runtime.media.clip_jobs  # noqa: F401 - for the run-time, not for the name
+
+        return
+    assert WebPImagePlugin.SUPPORTED, "this Pillow was built without WebP"
+    Image.preinit()
 
 
 def _allow_processor_seconds(seconds: float) -> None:
@@ -180,8 +194,7 @@ def main() -> None:
     if frame is None:
         return
     limits = limits_decoder.decode(frame)
-    assert WebPImagePlugin.SUPPORTED, "this Pillow was built without WebP"
-    Image.preinit()
+    _load_decoders(limits)
     confine(limits)
 
     outcome: Outcome = Ready()

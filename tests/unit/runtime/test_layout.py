@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ixc_runtime.config import IxcSettings, RolePieces, TowerShape
 from ixc_runtime.errors import FieldInvalid, NotOffered, PromptEmpty, TokenIdOutOfVocab
 from ixc_runtime.media.geometry import ImageInfo
+from ixc_runtime.media.video import VideoInfo
 from ixc_runtime.prompt.layout import IMAGE_TOKEN, PromptLayout, lay_out
 from ixc_runtime.prompt.meta_instruction import META_INSTRUCTION
 from ixc_runtime.prompt.tokenizer import Roles, load_tokenizer, resolve_roles
@@ -29,12 +30,18 @@ from ixc_runtime.request import (
     Role,
     TextPart,
     TokensPart,
+    VideoPart,
+    VideoSource,
 )
 from tests.fakes import tiny_tokenizer
 
 START, END = tiny_tokenizer.START_OF_TURN, tiny_tokenizer.END_OF_TURN
 TOWER = TowerShape(tile_size=56, patch_size=14, grid=4)  # side 2: 13 tokens for a single tile
 SIZES = {"cat": (56, 56), "dog": (400, 300), "map": (300, 900), "bee": (10, 10), "fox": (900, 90)}
+CLIPS = {
+    name: VideoInfo(width=64, height=48, num_frames=300, fps=10.0, format="MP4", codec="H.264")
+    for name in ("film", "reel")
+}
 
 
 # tokenizer.model files, beside the tiny one, in which the prompts must come out right.
@@ -68,7 +75,8 @@ class Model:
                 "roles": self.roles,
                 "settings": self.settings,
                 "tower": TOWER,
-                "media_info": {
+                "media_info": CLIPS
+                | {
                     name: ImageInfo(width=width, height=height, format="PNG")
                     for name, (width, height) in SIZES.items()
                 },
@@ -88,6 +96,10 @@ class Model:
 
 def image(name: str, **settings) -> ImagePart:
     return ImagePart(source=ImageSource(digest=name, path=Path(name)), **settings)
+
+
+def video(name: str, **settings) -> VideoPart:
+    return VideoPart(source=VideoSource(digest=name, path=Path(name)), **settings)
 
 
 def user(*parts: Part | str) -> Message:
@@ -153,6 +165,22 @@ CASES = {
         None,
         turn("My cat <ImageHere>; Describe it."),
     ),
+    "one clip first goes before everything": (
+        [user(video("film"), "Here are some frames of a video. Describe it.")],
+        "Be brief.",
+        f"<ImageHere>{START}system\nBe brief.{END}\n"
+        + turn("Here are some frames of a video. Describe it."),
+    ),
+    "a clip after text": (
+        [user("Look: ", video("film"), "What is it?")],
+        None,
+        turn("Look: Image1 <ImageHere>; What is it?"),
+    ),
+    "a clip among images": (
+        [user(image("cat"), video("film"), video("reel", label="Reel"), "Compare them.")],
+        None,
+        turn("Image1 <ImageHere>; Image2 <ImageHere>; Reel <ImageHere>; Compare them."),
+    ),
     "an image in a later turn": (
         [user("Hello"), assistant("Good day."), user(image("cat"), "What is this?")],
         None,
@@ -211,6 +239,34 @@ def test_default_tiling(model):
     assert [span.hd_num for span in layout.images] == [24, 6, 9, 24]
 
 
+def test_the_price_of_a_clip(model):
+    """Its frames, tiles and tokens follow from the header; pictures and clips are told apart."""
+    layout = model.lay_out(user(image("cat"), video("film", max_frames=8), "Which?"))
+    picture, clip = layout.images
+    assert (clip.is_video, clip.hd_num, clip.width, clip.height) == (True, None, 64, 48)
+    assert clip.frames == (0, 40, 80, 120, 160, 200, 240, 290)
+    assert (clip.tiles_wide, clip.tiles_high) == (1, 7)  # 8 slots of 84 + 5 in 112 wide
+    assert clip.num_tokens == (7 + 1) * 4 + 1 + (7 + 1) * 2
+    assert (layout.num_image_tokens, layout.num_video_tokens) == (13, clip.num_tokens)
+    assert (picture.is_video, picture.hd_num, picture.frames) == (False, 6, ())
+
+
+def test_equal_strips_have_equal_keys(model):
+    """Different wishes that choose the same frames share a key; other frames do not."""
+    wishes = [{}, {"end_seconds": 30.0}, {"max_frames": 30}, {"max_frames": 29}, {"fps": 2.0}]
+    plain, ended, thirty, fewer, faster = (
+        model.lay_out(user(video("film", **wish))).images[0].key for wish in wishes
+    )
+    assert plain == ended == thirty
+    assert len({plain, fewer, faster, model.lay_out(user(video("reel"))).images[0].key}) == 4
+
+
+def test_a_clip_refused_by_its_field(model):
+    """A wish that the clip cannot meet names the field and the clip's length."""
+    with pytest.raises(FieldInvalid, match="start_seconds is 31; the clip lasts 30 s"):
+        model.lay_out(user(video("film", start_seconds=31.0)))
+
+
 def test_equal_pixels_have_equal_keys(model):
     """A key names the pixels: another bound that gives the same tiles gives the same key."""
     keys = {
@@ -258,7 +314,10 @@ def test_without_a_begin_of_text(tmp_path):
 
 questions = st.builds(
     lambda images, text: user(*images, text),
-    st.lists(st.sampled_from(sorted(SIZES)).map(image), max_size=3),
+    st.lists(
+        st.sampled_from([*map(image, sorted(SIZES)), video("film"), video("reel", max_frames=5)]),
+        max_size=3,
+    ),
     st.text("abc .\n[]_", min_size=1, max_size=12),
 )
 answers = st.lists(st.integers(0, 999), max_size=8).map(

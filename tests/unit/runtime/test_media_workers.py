@@ -411,7 +411,7 @@ def test_a_server_that_is_gone():
 
 
 async def test_what_a_worker_is_given(monkeypatch):
-    """No variable of ours but the module path, and limits that it cannot raise."""
+    """No variable of the server's, and limits that it cannot raise."""
     monkeypatch.setenv("A_SECRET_OF_THE_SERVER", "hunter2")
     async with running(memory_bytes=900 << 20) as workers:
         (process_id,) = workers.process_ids
@@ -419,7 +419,9 @@ async def test_what_a_worker_is_given(monkeypatch):
         variables = process.joinpath("environ").read_bytes().split(b"\0")
         limits = process.joinpath("limits").read_text()
         descriptors = list(process.joinpath("fd").iterdir())
-    assert {name.split(b"=")[0] for name in variables if name} == {b"PYTHONPATH", b"LC_ALL"}
+    assert {name.split(b"=")[0] for name in variables if name} == {
+        *(b"PYTHONPATH", b"LC_ALL", b"PATH", b"OPENBLAS_NUM_THREADS")
+    }
     for name, value in (("address space", 900 << 20), ("open files", 16), ("processes", 0)):
         (line,) = (line for line in limits.splitlines() if f"Max {name}" in line)
         assert line.removeprefix(f"Max {name}").split()[:2] == [str(value)] * 2
