@@ -192,9 +192,7 @@ class Generation:
 
     def _queue_timeout(self) -> QueueTimeout:
         seconds = f"{self._request.queue_timeout_seconds:g}"
-        return QueueTimeout(
-            f"the request waited {seconds} s for its turn", timeoutSeconds=seconds
-        )
+        return QueueTimeout(f"the request waited {seconds} s for its turn", timeoutSeconds=seconds)
 
 
 class _Transcript:

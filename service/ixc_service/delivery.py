@@ -1,8 +1,9 @@
 """One reader of a run: from its cursor to the terminal event, at a pace it can follow.
 
 The reader holds no queue. Each round it takes everything the log has gained, merged, so that it
-sends at once when idle and coalesces by itself under load. After a delta it pauses for the flush
-interval, which only the end cuts short; the first token therefore never waits.
+sends at once when idle and coalesces by itself under load. After a delta it pauses for as much of
+the flush interval as the run does not gather anyway, which only the end cuts short; the first token
+therefore never waits.
 """
 
 import asyncio
@@ -78,10 +79,30 @@ class Delivery:
         self._written = view.after_sequence  # what the reader has taken
         self._may_snapshot = view.allows_snapshot
         self._knows_of_drain = False
+        self._patience = asyncio.timeout(None)
+        self._patience_timer: asyncio.TimerHandle | None = None
+        self._writes_since: float | None = None  # when the write under way began
         self._last_sent = clock.monotonic()
 
     async def run_to_end(self) -> None:
-        """Sends every event beyond the cursor. Raises the run's fault after a `failed` event."""
+        """Sends every event beyond the cursor. Raises the run's fault after a `failed` event, and
+        SlowConsumer when the reader takes nothing for too long.
+        """
+        try:
+            async with self._patience:
+                self._check_patience()
+                await self._run_to_end()
+        except TimeoutError:
+            raise SlowConsumer(
+                f"the reader took nothing for {self._pace.slow_reader_seconds:g} s",
+                generation=generation_name(self._run.id),
+                last_sequence=self._written,
+            ) from None
+        finally:
+            if self._patience_timer is not None:
+                self._patience_timer.cancel()
+
+    async def _run_to_end(self) -> None:
         while True:
             sent_delta = False
             events = self._run.log.read(self._cursor, allow_snapshot=self._may_snapshot)
@@ -102,8 +123,9 @@ class Delivery:
 
     async def _pause(self, *, sent_delta: bool) -> None:
         log = self._run.log
-        if sent_delta and self._view.flush_interval_seconds > 0:
-            await log.wait_for_end(self._view.flush_interval_seconds)
+        flush = self._view.flush_interval_seconds
+        if sent_delta and flush > (gathered := self._generations.gathering_seconds(self._run)):
+            await log.wait_for_end(flush - gathered)
             return
         silence = self._clock.monotonic() - self._last_sent
         left = self._pace.heartbeat_seconds - silence
@@ -122,14 +144,22 @@ class Delivery:
             await self._send(Draining(time_left_seconds=left))
 
     async def _send(self, item: Event | Notice) -> None:
-        try:
-            async with asyncio.timeout(self._pace.slow_reader_seconds):
-                await self._write(item, self._cursor)
-        except TimeoutError:
-            raise SlowConsumer(
-                f"the reader took nothing for {self._pace.slow_reader_seconds:g} s",
-                generation=generation_name(self._run.id),
-                last_sequence=self._written,
-            ) from None
+        self._writes_since = asyncio.get_running_loop().time()
+        await self._write(item, self._cursor)
+        self._writes_since = None
         self._written = self._cursor
         self._last_sent = self._clock.monotonic()
+
+    def _check_patience(self) -> None:
+        """Ends the delivery if one write has taken too long, else looks again when it may have.
+
+        One timer a stream, moved along now and then; a timeout around each write would cost as much
+        as making the message.
+        """
+        loop = asyncio.get_running_loop()
+        now, limit = loop.time(), self._pace.slow_reader_seconds
+        deadline = (self._writes_since if self._writes_since is not None else now) + limit
+        if deadline <= now:
+            self._patience.reschedule(now)
+        else:
+            self._patience_timer = loop.call_at(deadline, self._check_patience)

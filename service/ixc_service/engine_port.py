@@ -8,10 +8,15 @@ from ixc_runtime import (
     FinishReason,
     GenerationRequest,
     GenerationUpdate,
+    ImageInfo,
+    ImageSource,
+    MediaPrice,
     MemoryPlan,
     ModelInfo,
     Prompt,
     PromptCount,
+    VideoInfo,
+    VideoSource,
 )
 
 
@@ -22,6 +27,10 @@ class GenerationPort(Protocol):
 
     def cancel(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
         """Stops at the next step; may be called at any time and again."""
+        ...
+
+    async def gather(self, seconds: float) -> None:
+        """Between two updates: lets tokens gather into one delta; the end cuts it short."""
         ...
 
 
@@ -42,6 +51,14 @@ class EnginePort(Protocol):
     def generate(self, request: GenerationRequest) -> GenerationPort: ...
 
     async def count(self, prompt: Prompt) -> PromptCount: ...
+
+    async def examine(self, source: ImageSource | VideoSource) -> ImageInfo | VideoInfo:
+        """What a picture or clip is; raises the fault that a prompt with it would get."""
+        ...
+
+    def price(self, info: ImageInfo | VideoInfo) -> MediaPrice:
+        """What it costs as the only one of a message, without any settings."""
+        ...
 
     def tokenize(self, text: str) -> list[int]: ...
 

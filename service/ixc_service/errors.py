@@ -4,13 +4,18 @@ RuntimeFault (ixc_runtime.errors)
 └── ServiceFault
     ├── RequestInvalid        one or more fields break a rule; carries every violation
     ├── NotFound              SessionNotFound, SessionExpired, TurnNotFound, GenerationNotFound,
-    │                         ModelNotFound
-    ├── AlreadyExists         SessionIdTaken, RequestIdReused
+    │                         ModelNotFound, MediaNotFound, UploadNotFound
+    ├── AlreadyExists         SessionIdTaken, RequestIdReused, UploadIdReused
     ├── SessionWeightsChanged the session was begun with other weights
-    ├── Conflict              SessionBusy, TurnConflict, EtagMismatch
+    ├── MediaNotReady         an uploaded object is still being looked at
+    ├── MediaInUse            a session refers to the object that was to go
+    ├── Conflict              SessionBusy, TurnConflict, EtagMismatch, UploadConflict
+    ├── UploadOffsetMismatch  a chunk does not begin where its upload stands
+    ├── UploadDigestMismatch  what arrived is not what was announced
     ├── SlowConsumer          a reader took nothing for too long
     ├── EventLogCompacted     the cursor is older than what the log still holds
     ├── SessionQuota          as many sessions as may be exist
+    ├── MediaQuota            the caller has as many media as may be, or as large ones
     └── StoreUnavailable      the disk or the database refuses
 
 `status.py` alone knows their status codes.
@@ -86,6 +91,16 @@ class ModelNotFound(NotFound):
     kind = "model"
 
 
+class MediaNotFound(NotFound):
+    reason = "MEDIA_NOT_FOUND"
+    kind = "media"
+
+
+class UploadNotFound(NotFound):
+    reason = "UPLOAD_NOT_FOUND"
+    kind = "upload"
+
+
 class AlreadyExists(ServiceFault):
     reason = "SESSION_ID_TAKEN"
 
@@ -98,8 +113,20 @@ class RequestIdReused(AlreadyExists):
     reason = "REQUEST_ID_REUSED"
 
 
+class UploadIdReused(AlreadyExists):
+    reason = "UPLOAD_ID_REUSED"
+
+
 class SessionWeightsChanged(ServiceFault):
     reason = "SESSION_WEIGHTS_CHANGED"
+
+
+class MediaNotReady(ServiceFault):
+    reason = "MEDIA_NOT_READY"
+
+
+class MediaInUse(ServiceFault):
+    reason = "MEDIA_IN_USE"
 
 
 class Conflict(ServiceFault):
@@ -118,6 +145,18 @@ class EtagMismatch(Conflict):
     reason = "ETAG_MISMATCH"
 
 
+class UploadConflict(Conflict):
+    reason = "UPLOAD_CONFLICT"
+
+
+class UploadOffsetMismatch(ServiceFault):
+    reason = "UPLOAD_OFFSET_MISMATCH"
+
+
+class UploadDigestMismatch(ServiceFault):
+    reason = "UPLOAD_DIGEST_MISMATCH"
+
+
 class SlowConsumer(ServiceFault):
     reason = "SLOW_CONSUMER"
 
@@ -128,6 +167,10 @@ class EventLogCompacted(ServiceFault):
 
 class SessionQuota(ServiceFault):
     reason = "SESSION_QUOTA"
+
+
+class MediaQuota(ServiceFault):
+    reason = "MEDIA_QUOTA"
 
 
 class StoreUnavailable(ServiceFault):

@@ -13,16 +13,18 @@ Knows nothing of generations' owners, of pacing or of protobuf.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ixc_runtime import Accepted, Completed, PromptProcessed, TextDelta
 from ixc_runtime.errors import RuntimeFault
 from ixc_service.errors import EventLogCompacted
+from ixc_service.packed_deltas import PackedDeltas
 
 MAX_EVENTS = 65_536
 MAX_BYTES = 8 * 1024 * 1024
-_EVENT_OVERHEAD_BYTES = 128
+_EVENT_BYTES = 1024  # of what is no delta, about
 # A merged delta stops growing here: whatever a reader missed, each message stays a small one.
 _MAX_MERGED_BYTES = 256 * 1024
 _ORDER = (Accepted, PromptProcessed, TextDelta)
@@ -78,13 +80,13 @@ class EventLog:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._head: list[Event] = []  # Accepted and PromptProcessed
-        self._deltas: list[TextDelta] = []
+        self._deltas = PackedDeltas()
         self._first_delta = 0  # number of the first delta ever; 0 before there is one
         self._first_kept = 0  # number of _deltas[0]
-        self._folded_text: list[str] = []
-        self._folded_ids: list[int] = []
+        self._folded_text = ""
+        self._folded_ids = array("I")
+        self._has_folded = False
         self._terminal: Event | None = None
-        self._bytes = 0
         self._stage = 0
         self._waiting_for_any: set[asyncio.Future[bool]] = set()
         self._waiting_for_end: set[asyncio.Future[bool]] = set()
@@ -106,8 +108,8 @@ class EventLog:
                     self._first_delta = self._first_delta or self.last_sequence
                     self._first_kept = self.last_sequence
                 self._deltas.append(update)
-                self._bytes += _size(update)
-                if len(self._deltas) > self._max_events or self._bytes > self._max_bytes:
+                size = self._deltas.num_bytes
+                if len(self._deltas) > self._max_events or size > self._max_bytes:
                     self._fold()
             case Accepted() | PromptProcessed():
                 assert not self._head or type(update) is not type(self._head[-1].update)
@@ -124,12 +126,11 @@ class EventLog:
     def _fold(self) -> None:
         """Drops the older half of the deltas, keeping their text and ids (not their logprobs)."""
         count = max(1, len(self._deltas) // 2)
-        for delta in self._deltas[:count]:
-            self._folded_text.append(delta.text)
-            self._folded_ids.extend(delta.token_ids)
-            self._bytes -= _size(delta)
-        self._folded_text = ["".join(self._folded_text)]
-        del self._deltas[:count]
+        older = self._deltas.merged(0, count)
+        self._folded_text += older.text
+        self._folded_ids.extend(older.token_ids)
+        self._has_folded = True
+        self._deltas.drop(count)
         self._first_kept += count
 
     # ---- reading
@@ -143,19 +144,18 @@ class EventLog:
     @property
     def first_available_sequence(self) -> int:
         """The oldest event that can still be had as it was; 1 while nothing was folded."""
-        return self._first_kept if self._folded_text else 1
+        return self._first_kept if self._has_folded else 1
 
     @property
     def num_bytes(self) -> int:
-        folded = sum(map(len, self._folded_text)) + 8 * len(self._folded_ids)
-        return self._bytes + folded + _EVENT_OVERHEAD_BYTES * (len(self._head) + 1)
+        folded = 4 * len(self._folded_text) + 4 * len(self._folded_ids)
+        return self._deltas.num_bytes + folded + _EVENT_BYTES * (len(self._head) + 1)
 
     def text(self) -> str:
-        return "".join((*self._folded_text, *(delta.text for delta in self._deltas)))
+        return self._folded_text + self._deltas.text()
 
     def token_ids(self) -> tuple[int, ...]:
-        kept = (token for delta in self._deltas for token in delta.token_ids)
-        return (*self._folded_ids, *kept)
+        return (*self._folded_ids, *self._deltas.token_ids())
 
     def deltas(self) -> Iterator[tuple[int, TextDelta]]:
         """The deltas still held apart, with their numbers."""
@@ -170,11 +170,11 @@ class EventLog:
         """
         events = [event for event in self._head if event.sequence > after]
         first = max(after + 1, self._first_kept)
-        if self._folded_text and after < self._first_kept - 1:
+        if self._has_folded and after < self._first_kept - 1:
             # A reader without any text yet gets it all as one delta; one inside cannot be served
             # exactly, for the borders are gone.
             if after < self._first_delta:
-                folded = TextDelta(text=self._folded_text[0], token_ids=tuple(self._folded_ids))
+                folded = TextDelta(text=self._folded_text, token_ids=tuple(self._folded_ids))
                 events.append(Event(sequence=self._first_kept - 1, update=folded))
             elif allow_snapshot:
                 whole = Snapshot(text=self.text(), token_ids=self.token_ids())
@@ -186,10 +186,21 @@ class EventLog:
                     generation=self._name,
                     first_available_sequence=self._first_kept,
                 )
-        events += _merged(self._deltas[first - self._first_kept :], first)
+        events += self._merged_from(first - self._first_kept)
         if self._terminal:
             events.append(self._terminal)
         return events
+
+    def _merged_from(self, start: int) -> Iterator[Event]:
+        """As few events as may be; each bears the number of its last part."""
+        deltas, count = self._deltas, len(self._deltas)
+        while start < count:
+            stop, size = start + 1, deltas.size(start)
+            while stop < count and (size := size + deltas.size(stop)) <= _MAX_MERGED_BYTES:
+                stop += 1
+            update = deltas.merged(start, stop)
+            yield Event(sequence=self._first_kept + stop - 1, update=update)
+            start = stop
 
     def wake_readers(self) -> None:
         """Ends every wait as if something had come: there is news beside the log."""
@@ -207,37 +218,6 @@ class EventLog:
         if self._terminal:
             return True
         return await _wait(self._waiting_for_end, seconds)
-
-
-def _merged(deltas: list[TextDelta], first: int) -> list[Event]:
-    """As few events as may be; each bears the number of its last part. `first` is deltas[0]'s."""
-    events: list[Event] = []
-    start = size = 0
-    for end, delta in enumerate(deltas):
-        size += _size(delta)
-        if size > _MAX_MERGED_BYTES and end > start:
-            events.append(Event(sequence=first + end - 1, update=merge(deltas[start:end])))
-            start, size = end, _size(delta)
-    if deltas:
-        events.append(Event(sequence=first + len(deltas) - 1, update=merge(deltas[start:])))
-    return events
-
-
-def merge(parts: Sequence[TextDelta]) -> TextDelta:
-    if len(parts) == 1:
-        return parts[0]
-    return TextDelta(
-        text="".join(part.text for part in parts),
-        token_ids=tuple(token for part in parts for token in part.token_ids),
-        logprobs=tuple(entry for part in parts for entry in part.logprobs),
-    )
-
-
-def _size(delta: TextDelta) -> int:
-    size = _EVENT_OVERHEAD_BYTES + 4 * len(delta.text) + 8 * len(delta.token_ids)
-    if delta.logprobs:
-        size += sum(64 + 32 * len(entry.top) for entry in delta.logprobs)
-    return size
 
 
 async def _wait(waiting: set[asyncio.Future[bool]], seconds: float) -> bool:

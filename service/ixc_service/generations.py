@@ -18,6 +18,7 @@ from ixc_runtime import (
     FinishReason,
     GenerationRequest,
     PromptUsage,
+    TextDelta,
     Timings,
     Usage,
 )
@@ -33,6 +34,12 @@ from ixc_service.run import Run, RunSpec
 from ixc_service.status import FaultDesk
 from ixc_service.store import RequestKey
 
+# One front end writes some 10,000 messages a second with one core. Beyond a share of that, tokens
+# gather for longer rather than streams wait for one another.
+_MESSAGES_A_SECOND = 5_000
+# Whatever the reader who began a run asks for, its tokens become text after so long: others may
+# watch it too, and stop sequences are looked for in text.
+_LONGEST_ASKED_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
 
@@ -109,6 +116,11 @@ class Generations:
     def num_detached(self) -> int:
         return sum(run.is_detached for run in self._runs.values())
 
+    def gathering_seconds(self, run: Run) -> float:
+        """For how long a run's tokens gather before they become a delta; 0: not at all."""
+        asked = min(run.flush_interval_seconds, _LONGEST_ASKED_SECONDS)
+        return max(asked, len(self._tasks) / _MESSAGES_A_SECOND) if asked else 0.0
+
     # ---- running
 
     def new_run(self, spec: RunSpec) -> Run:
@@ -163,6 +175,8 @@ class Generations:
                 completed = update
             else:
                 run.append(update)
+            if isinstance(update, TextDelta) and (seconds := self.gathering_seconds(run)):
+                await generation.gather(seconds)
         if completed is None:
             raise EngineFault("the engine's updates ended without Completed")
         if run.accepted is None:

@@ -25,6 +25,7 @@ _ALWAYS = ("liveness",)
 _WHILE_OPEN = (
     "",
     "ixc.v1.SessionService",
+    "ixc.v1.MediaService",
     "ixc.v1.TokenService",
     "ixc.v1.ModelService",
 )

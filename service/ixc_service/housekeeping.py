@@ -1,4 +1,7 @@
-"""What is no longer needed goes: ended generations, expired sessions, unreferenced media."""
+"""What is no longer needed goes: ended generations, expired sessions, media, old uploads.
+
+And what was left undone is taken up: media that nobody had time to look at.
+"""
 
 import asyncio
 import contextlib
@@ -7,10 +10,12 @@ from collections.abc import AsyncIterator
 
 from ixc_service.generations import Generations
 from ixc_service.log_events import emit
+from ixc_service.media_library import MediaLibrary
 from ixc_service.media_store import MediaStore
 from ixc_service.moments import Clock
 from ixc_service.status import FaultDesk
-from ixc_service.store import SessionStore
+from ixc_service.store import MediaRecords, SessionStore
+from ixc_service.uploads import Uploads
 
 _PERIOD_SECONDS = 30.0
 _log = logging.getLogger(__name__)
@@ -20,28 +25,40 @@ class Housekeeping:
     def __init__(
         self,
         generations: Generations,
-        store: SessionStore,
-        media: MediaStore,
         *,
+        store: SessionStore,
+        records: MediaRecords,
+        media: MediaStore,
+        library: MediaLibrary,
+        uploads: Uploads,
         clock: Clock,
         faults: FaultDesk,
         media_ttl_seconds: float,
     ) -> None:
         self._generations = generations
         self._store = store
+        self._records = records
         self._media = media
+        self._library = library
+        self._uploads = uploads
         self._clock = clock
         self._faults = faults
         self._media_ttl_seconds = media_ttl_seconds
 
     async def sweep(self) -> None:
         now = self._clock.now()
-        generations = self._generations.forget_old()
-        sessions = await self._store.expire(now)
+        counts = {
+            "generations": self._generations.forget_old(),
+            "sessions": await self._store.expire(now),
+            "media": await self._records.expire(now),
+            "uploads": await self._uploads.expire(),
+        }
+        # What is in use is read last: files are shared by sessions and objects.
         in_use = await self._store.media_in_use()
-        media = await self._media.expire(in_use, now - self._media_ttl_seconds)
-        if generations or sessions or media:
-            emit(_log, "swept", generations=generations, sessions=sessions, media=media)
+        counts["files"] = await self._media.expire(in_use, now - self._media_ttl_seconds)
+        if any(counts.values()):
+            emit(_log, "swept", **counts)
+        await self._library.resume()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

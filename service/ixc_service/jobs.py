@@ -1,14 +1,19 @@
 """What Generate and Chat do around the engine: a prompt before it, a committed turn after it.
 
-    GenerateJob   pictures to disk ─► request
-    ChatJob       seat ─► history ─► checks ─► pictures to disk ─► request … answer ─► commit
+    GenerateJob   media ready ─► request
+    ChatJob       seat ─► history ─► checks ─► media ready ─► request … answer ─► commit
+
+Media are ready when the inline ones are on disk and the named ones are known to be usable.
 
 Knows the store and the seats; knows no protobuf and no streams.
 """
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import msgspec
 
 from ixc_runtime import (
     BASE_ADAPTER,
@@ -25,22 +30,28 @@ from ixc_runtime import (
     SamplingParams,
     TextPart,
     TokensPart,
+    VideoPart,
     merged_sampling,
 )
 from ixc_service.errors import RequestInvalid, SessionWeightsChanged, TurnConflict, Violation
 from ixc_service.event_log import CommittedTurn
 from ixc_service.identifiers import session_name
 from ixc_service.limits import Limits
-from ixc_service.media_store import MediaStore, Picture
+from ixc_service.media_library import Attachments, MediaLibrary
+from ixc_service.media_store import MediaStore
 from ixc_service.moments import Clock
 from ixc_service.run import Run
 from ixc_service.seats import BusyPolicy, Seats
 from ixc_service.store import (
+    MediaRecord,
     RequestKey,
     SessionRecord,
     SessionStore,
+    StoredImage,
+    StoredMedia,
     StoredPart,
     StoredText,
+    StoredVideo,
     TurnRecord,
 )
 
@@ -59,17 +70,18 @@ def within_limits(asked: SamplingParams, model: SamplingParams, limits: Limits) 
 
 class GenerateJob:
     def __init__(
-        self, request: GenerationRequest, pictures: tuple[Picture, ...], media: MediaStore
+        self, owner: str, request: GenerationRequest, attachments: Attachments, desk: "Desk"
     ) -> None:
+        self._owner = owner
         self._request = request
-        self._pictures = pictures
-        self._media = media
+        self._attachments = attachments
+        self._desk = desk
         self._pins = contextlib.ExitStack()
 
     async def prepare(self) -> GenerationRequest:
-        self._pins.enter_context(self._media.pinned(each.digest for each in self._pictures))
-        if self._pictures:
-            await self._media.put(self._pictures)
+        attachments, desk = self._attachments, self._desk
+        self._pins.enter_context(desk.media.pinned(self._owner, attachments.digests))
+        await desk.library.take(self._owner, attachments)
         return self._request
 
     async def finish(self, completed: Completed) -> None:
@@ -87,7 +99,7 @@ class ChatOrder:
     session_id: str
     request_id: str
     user: tuple[StoredPart, ...]
-    pictures: tuple[Picture, ...]
+    attachments: Attachments
     expected_turn: int | None
     adapter: str = BASE_ADAPTER
     sampling: SamplingParams
@@ -104,6 +116,7 @@ class Desk:
 
     store: SessionStore
     media: MediaStore
+    library: MediaLibrary
     seats: Seats
     clock: Clock
     limits: Limits
@@ -117,6 +130,7 @@ class ChatJob:
         self._run = run
         self._desk = desk
         self._session: SessionRecord | None = None
+        self._user = order.user
         self._pins = contextlib.ExitStack()
 
     async def prepare(self) -> GenerationRequest:
@@ -133,13 +147,13 @@ class ChatJob:
         self._run.turn_index = session.turn_count + 1
         check_weights(session, desk.model)
         self._check_turn(session)
-        self._check_images(turns)
-        self._pins.enter_context(desk.media.pinned(each.digest for each in order.pictures))
-        if order.pictures:
-            await desk.media.put(order.pictures)
+        self._check_media(turns)
+        self._pins.enter_context(desk.media.pinned(order.owner, order.attachments.digests))
+        records = await desk.library.take(order.owner, order.attachments)
+        self._user = described(order.user, records)
         asked = merged_sampling(order.sampling, session.default_sampling)
         return GenerationRequest(
-            prompt=conversation(session, turns, order.user, desk.media),
+            prompt=conversation(session, turns, self._user, desk.media),
             adapter=order.adapter,
             sampling=within_limits(asked, desk.model.default_sampling, desk.limits),
             output=order.output,
@@ -158,7 +172,7 @@ class ChatJob:
             index=run.turn_index,
             request_id=order.request_id,
             generation_id=run.id,
-            user=order.user,
+            user=self._user,
             assistant_text=log.text(),
             token_ids=log.token_ids(),
             adapter=order.adapter,
@@ -195,17 +209,17 @@ class ChatJob:
                 actual=actual,
             )
 
-    def _check_images(self, turns: list[TurnRecord]) -> None:
-        earlier = [digest for turn in turns for digest in turn.image_digests]
+    def _check_media(self, turns: list[TurnRecord]) -> None:
+        earlier = [digest for turn in turns for digest in turn.media_digests]
         self._desk.media.require(earlier)
-        count = len(earlier) + len(self._order.pictures)
+        count = len(earlier) + len(self._order.attachments.digests)
         if count > self._desk.limits.max_images:
             raise RequestInvalid(
                 (
                     Violation(
                         field="message.parts",
                         rule="TOO_MANY",
-                        description=f"the session would hold {count} images, "
+                        description=f"the session would hold {count} images and clips, "
                         f"the limit is {self._desk.limits.max_images}",
                     ),
                 )
@@ -220,6 +234,22 @@ def check_weights(session: SessionRecord, model: ModelInfo) -> None:
             session_digest=session.weights_digest[:16],
             server_digest=model.digest[:16],
         )
+
+
+def described(
+    parts: tuple[StoredPart, ...], records: Mapping[str, MediaRecord]
+) -> tuple[StoredPart, ...]:
+    """The parts with type and size of what was named, which the request does not tell."""
+    return tuple(
+        msgspec.structs.replace(
+            part,
+            mime_type=records[part.digest].mime_type,
+            size_bytes=records[part.digest].size_bytes,
+        )
+        if isinstance(part, StoredMedia) and part.digest in records
+        else part
+        for part in parts
+    )
 
 
 def conversation(
@@ -239,9 +269,21 @@ def conversation(
 
 
 def _parts(stored: tuple[StoredPart, ...], media: MediaStore) -> tuple[Part, ...]:
-    return tuple(
-        TextPart(text=part.text)
-        if isinstance(part, StoredText)
-        else ImagePart(source=media.source(part.digest), hd_num=part.hd_num, label=part.label)
-        for part in stored
-    )
+    return tuple(_part(part, media) for part in stored)
+
+
+def _part(part: StoredPart, media: MediaStore) -> Part:
+    match part:
+        case StoredText(text=text):
+            return TextPart(text=text)
+        case StoredImage():
+            return ImagePart(source=media.source(part.digest), hd_num=part.hd_num, label=part.label)
+        case StoredVideo():
+            return VideoPart(
+                source=media.video_source(part.digest),
+                max_frames=part.max_frames,
+                fps=part.fps,
+                start_seconds=part.start_seconds,
+                end_seconds=part.end_seconds,
+                label=part.label,
+            )

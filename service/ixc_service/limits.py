@@ -8,7 +8,10 @@ length, queue) are not here: they are facts, not choices.
 from dataclasses import dataclass
 from typing import Annotated
 
+from ixc_runtime import MAX_VIDEO_FRAMES
+
 MIB = 1024 * 1024
+GIB = 1024 * MIB
 
 # Beyond some 10 kB of trailers the client's library reports its own error instead of ours, beyond
 # 7 kB a proxy does: not for operators to change.
@@ -19,9 +22,9 @@ MAX_ERROR_DETAILS_BYTES = 4096
 class Limits:
     # One request
     max_message_bytes: Annotated[int, "largest gRPC message, either way, in bytes"] = 4 * MIB
-    max_inline_image_bytes: Annotated[int, "encoded images of one request together"] = 3 * MIB
+    max_inline_image_bytes: Annotated[int, "encoded images and clips in one request"] = 3 * MIB
     max_image_pixels: Annotated[int, "pixels of an image, checked before decoding"] = 100_000_000
-    max_images: Annotated[int, "images in one request, and in one session"] = 32
+    max_images: Annotated[int, "images and clips in one request, and in one session"] = 32
     max_hd_num: Annotated[int, "tile budget of an image; the model's maximum wins"] = 36
     max_output_tokens: Annotated[int, "largest max_output_tokens of a request"] = 8192
     max_stop_sequences: Annotated[int, "stop sequences in one request"] = 16
@@ -50,6 +53,23 @@ class Limits:
     heartbeat_interval_seconds: Annotated[float, "longest silence in a stream"] = 10.0
     slow_consumer_timeout_seconds: Annotated[float, "a reader may take nothing for this long"] = (
         60.0
+    )
+
+    # Uploaded media
+    max_upload_chunk_bytes: Annotated[int, "bytes of a piece of an upload"] = MIB
+    max_image_bytes: Annotated[int, "bytes of an uploaded image"] = 50 * MIB
+    max_video_bytes: Annotated[int, "bytes of an uploaded clip"] = GIB
+    max_video_pixels: Annotated[int, "pixels of a clip's frame, checked before decoding"] = (
+        4096 * 2304
+    )
+    max_video_duration_seconds: Annotated[float, "length of a clip"] = 7200.0
+    max_video_frames: Annotated[int, "frames shown of a clip; 64 at most"] = MAX_VIDEO_FRAMES
+    max_media: Annotated[int, "uploaded objects and unfinished uploads of a caller"] = 1000
+    max_media_bytes: Annotated[int, "bytes of a caller's objects and unfinished uploads"] = 10 * GIB
+    default_media_ttl_seconds: Annotated[float, "an uploaded object's ttl where unset"] = 86_400.0
+    max_media_ttl_seconds: Annotated[float, "longest ttl of an uploaded object"] = 604_800.0
+    upload_ttl_seconds: Annotated[float, "an upload that nobody goes on with is kept this long"] = (
+        86_400.0
     )
 
     # Sessions and connections

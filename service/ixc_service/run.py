@@ -62,6 +62,7 @@ class Run:
         self.log = log
         self.create_time = now
         self.end_time: float | None = None
+        self.flush_interval_seconds = 0.0  # as whoever began it wants its deltas
         self.turn_index = 0  # set by a chat once it knows
         self.num_readers = 0
         self.is_discarded = False
@@ -187,6 +188,7 @@ class Run:
         return Usage(
             prompt_tokens=prompt.prompt_tokens if prompt else 0,
             image_tokens=prompt.image_tokens if prompt else 0,
+            video_tokens=prompt.video_tokens if prompt else 0,
             cached_tokens=self.processed.cached_tokens if self.processed else 0,
             output_tokens=self.num_output_tokens,
         )

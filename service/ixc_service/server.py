@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2_grpc
 from ixc.v1 import (
     chat_service_pb2_grpc,
     generation_service_pb2_grpc,
+    media_service_pb2_grpc,
     model_service_pb2_grpc,
     session_service_pb2_grpc,
     token_service_pb2_grpc,
@@ -33,25 +34,29 @@ from ixc_service.interceptors.drain_gate import DrainGate
 from ixc_service.interceptors.errors import errors
 from ixc_service.interceptors.wrapping import Wrapping
 from ixc_service.jobs import Desk
+from ixc_service.media_library import MediaLibrary
 from ixc_service.media_store import MediaStore
 from ixc_service.moments import Clock, SystemClock
 from ixc_service.reflection import add_reflection
 from ixc_service.seats import Seats
 from ixc_service.servicers.chat import ChatServicer
 from ixc_service.servicers.generation import GenerationServicer
+from ixc_service.servicers.media import MediaServicer
 from ixc_service.servicers.models import ModelServicer
 from ixc_service.servicers.sessions import SessionServicer
 from ixc_service.servicers.tokens import TokenServicer
 from ixc_service.settings import Settings, SettingsError
 from ixc_service.status import FaultDesk
-from ixc_service.store import Database, SessionStore
+from ixc_service.store import Database, MediaRecords, SessionStore
 from ixc_service.streams import Streams
 from ixc_service.translate.resources import server_info
+from ixc_service.uploads import Uploads
 
 SERVICES = (
     "ixc.v1.GenerationService",
     "ixc.v1.ChatService",
     "ixc.v1.SessionService",
+    "ixc.v1.MediaService",
     "ixc.v1.TokenService",
     "ixc.v1.ModelService",
     "grpc.health.v1.Health",
@@ -96,6 +101,8 @@ class Server:
         gate: DrainGate,
         generations: Generations,
         housekeeping: Housekeeping,
+        library: MediaLibrary,
+        uploads: Uploads,
         clock: Clock,
     ) -> None:
         self.addresses = addresses
@@ -103,6 +110,8 @@ class Server:
         self.health = health
         self.generations = generations
         self.housekeeping = housekeeping
+        self.library = library
+        self._uploads = uploads
         self._grpc_server = grpc_server
         self._gate = gate
         self._clock = clock
@@ -121,6 +130,7 @@ class Server:
         self.health.drain()
         self.refuse_new_work(grace_seconds)
         await self.generations.finish_all(grace_seconds)
+        self._uploads.closing.set()
         self.health.end_watches()
         await self._grpc_server.stop(_STOP_SECONDS)
 
@@ -137,8 +147,7 @@ async def serving(
     clock = clock or SystemClock()
     database = await Database.open(data_dir / "sessions.sqlite3")
     try:
-        store = SessionStore(database, max_sessions=settings.limits.max_sessions)
-        server = _compose(settings, engine, store, MediaStore(data_dir / "media"), clock)
+        server = _compose(settings, engine, database, data_dir, clock)
         await server.housekeeping.sweep()
         async with server.housekeeping.running():
             await server._grpc_server.start()
@@ -147,6 +156,7 @@ async def serving(
                 yield server
             finally:
                 await server.stop(0.0)
+                await server.library.close()
     finally:
         await database.close()
 
@@ -154,8 +164,8 @@ async def serving(
 def _compose(
     settings: Settings,
     engine: EnginePort,
-    store: SessionStore,
-    media: MediaStore,
+    database: Database,
+    data_dir: Path,
     clock: Clock,
 ) -> Server:
     limits, model = settings.limits, engine.info
@@ -166,9 +176,17 @@ def _compose(
     generations = Generations(
         engine, clock=clock, limits=limits, faults=faults, retained_bytes=settings.retained_bytes
     )
+    store = SessionStore(database, max_sessions=limits.max_sessions)
+    records = MediaRecords(
+        database, max_media=limits.max_media, max_media_bytes=limits.max_media_bytes
+    )
+    media = MediaStore(data_dir / "media")
+    library = MediaLibrary(records, media, engine, clock=clock, faults=faults)
+    uploads = Uploads(data_dir / ".uploads", records, media, clock=clock, limits=limits)
     desk = Desk(
         store=store,
         media=media,
+        library=library,
         seats=Seats(store.in_use),
         clock=clock,
         limits=limits,
@@ -204,16 +222,16 @@ def _compose(
     )
     flush = settings.flush_interval_seconds
     generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(
-        GenerationServicer(
-            generations, streams, media=media, model=model, limits=limits, flush_seconds=flush
-        ),
-        grpc_server,
+        GenerationServicer(generations, streams, desk=desk, flush_seconds=flush), grpc_server
     )
     chat_service_pb2_grpc.add_ChatServiceServicer_to_server(
         ChatServicer(desk, streams, flush_seconds=flush), grpc_server
     )
     session_service_pb2_grpc.add_SessionServiceServicer_to_server(
         SessionServicer(desk, generations), grpc_server
+    )
+    media_service_pb2_grpc.add_MediaServiceServicer_to_server(
+        MediaServicer(engine, desk, uploads), grpc_server
     )
     token_service_pb2_grpc.add_TokenServiceServicer_to_server(
         TokenServicer(engine, desk), grpc_server
@@ -233,12 +251,17 @@ def _compose(
         generations=generations,
         housekeeping=Housekeeping(
             generations,
-            store,
-            media,
+            store=store,
+            records=records,
+            media=media,
+            library=library,
+            uploads=uploads,
             clock=clock,
             faults=faults,
             media_ttl_seconds=settings.media_ttl_seconds,
         ),
+        library=library,
+        uploads=uploads,
         clock=clock,
     )
 

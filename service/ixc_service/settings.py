@@ -51,6 +51,9 @@ class Settings:
     queue_limit: Annotated[int, "requests that may wait; 0: four times max_batch"] = 0
     prefix_cache: Annotated[bool, "share pages between requests that begin alike"] = True
     threads: Annotated[int, "threads of the CPU backend; 0: one per core"] = 0
+    step_timeout_seconds: Annotated[
+        float, "an engine silent over one step for so long is killed and restarted; 0: never"
+    ] = 60.0
     in_process: Annotated[bool, "run the engine inside this process (tests, embedding)"] = False
 
     # What is kept

@@ -72,6 +72,7 @@ class Streams:
         if run := self._generations.find_request(key):
             return run, dataclasses.replace(view, is_deduplicated=True)
         run = self._generations.new_run(spec)
+        run.flush_interval_seconds = view.flush_interval_seconds
         self._generations.start(run, key, make_job(run))
         return run, dataclasses.replace(view, after_sequence=0)
 

@@ -23,6 +23,7 @@ from ixc.v1.content_pb2 import Content, ContentList, ImagePart, Part, Prompt, Ro
 from ixc.v1.events_pb2 import GenerationEvent
 from ixc.v1.generation_service_pb2 import GenerateRequest
 from ixc.v1.generation_service_pb2_grpc import GenerationServiceStub
+from ixc.v1.media_service_pb2_grpc import MediaServiceStub
 from ixc.v1.model_service_pb2_grpc import ModelServiceStub
 from ixc.v1.sampling_pb2 import OutputOptions
 from ixc.v1.session_pb2 import Session
@@ -62,6 +63,7 @@ class Served:
         self.generations: Any = GenerationServiceStub(self.channel)
         self.chats: Any = ChatServiceStub(self.channel)
         self.sessions: Any = SessionServiceStub(self.channel)
+        self.media: Any = MediaServiceStub(self.channel)
         self.tokens: Any = TokenServiceStub(self.channel)
         self.models: Any = ModelServiceStub(self.channel)
         self.health: Any = HealthStub(self.channel)

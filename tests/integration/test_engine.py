@@ -294,6 +294,44 @@ async def test_a_killed_engine_fails_its_streams_and_comes_back(tiny_folder: Pat
     await engine.close()
 
 
+async def test_a_hung_engine_is_killed_and_replaced(tiny_folder: Path) -> None:
+    """Stopped in mid-answer, it is silent: its streams get EngineLost, another one answers."""
+    engine = await Engine.start(
+        EngineConfig(model=str(tiny_folder), threads=1), step_timeout_seconds=0.5
+    )
+    states: list[bool] = []
+    back = asyncio.Event()
+    engine.on_change(lambda is_alive: (states.append(is_alive), is_alive and back.set()))
+    long = SamplingParams(temperature=0.0, max_output_tokens=1000, ignore_eos=True)
+    stream = aiter(engine.generate(ask(TextPart(text="go on"), sampling=long)))
+    await anext(stream)
+    hung = engine.process_id
+    assert hung is not None
+    os.kill(hung, signal.SIGSTOP)
+    with pytest.raises(errors.EngineLost):
+        while True:
+            await anext(stream)
+    await asyncio.wait_for(back.wait(), 60)
+    heard = await hear(engine, ask(TextPart(text="still there?")))
+
+    assert states == [False, True]
+    assert engine.process_id != hung
+    assert heard.ids
+    await engine.close()
+
+
+async def test_an_idle_engine_is_left_alone(tiny_folder: Path) -> None:
+    """With nothing to do it is silent for longer than any step may take, and lives."""
+    engine = await Engine.start(
+        EngineConfig(model=str(tiny_folder), threads=1), step_timeout_seconds=0.05
+    )
+    before = engine.process_id
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.Event().wait(), 0.3)
+    assert engine.process_id == before
+    await engine.close()
+
+
 async def test_a_model_that_cannot_be_served_says_why(tmp_path: Path) -> None:
     """An empty folder names the missing file; the engine process is gone afterwards."""
     with pytest.raises(errors.CheckpointMissing, match=r"config\.json"):

@@ -8,7 +8,9 @@ conversation can be scripted; the first error then ends it.
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
+import ixc_client
 from ixc_cli import flags
 from ixc_cli.chat_loop import ChatLoop
 from ixc_cli.chat_view import PlainView, View
@@ -35,8 +37,9 @@ def run(argv: Sequence[str]) -> int:
                 session,
                 view,
                 adapter=args.adapter,
-                images=flags.images(args),
-                hd_num=args.hd_num,
+                shown=[*flags.images(args), *flags.videos(args)],
+                as_image=partial(ixc_client.Image, hd_num=args.hd_num),
+                as_video=partial(flags.video, args),
                 interactive=interactive,
             )
             loop.run()

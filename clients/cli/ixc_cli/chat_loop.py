@@ -1,15 +1,18 @@
 """The loop of `ixc chat`: lines in, messages and commands out. Knows no terminal and no flags."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ixc_client
 from ixc_cli.chat_view import View
+from ixc_cli.figures import media_figures
 from ixc_cli.outcome import CommandError
 from ixc_cli.typed_ahead import TypedAhead
+from ixc_cli.upload import upload
 
 HELP = """\
 /image PATH   put a picture before the next message; may be repeated
+/video PATH   put a clip before the next message; it is uploaded now
 /stop         stop the answer that is being written (so does Ctrl-C)
 /fork [TURN]  go on in a copy of this conversation, of its first TURN turns
 /rewind [N]   take back the last N turns (1 if left out)
@@ -28,20 +31,23 @@ class ChatLoop:
         view: View,
         *,
         adapter: str,
-        images: list[ixc_client.Image],
-        hd_num: int | None,
+        shown: Sequence[ixc_client.Image | ixc_client.Video],
+        as_image: Callable[[str], ixc_client.Image],
+        as_video: Callable[[ixc_client.Media], ixc_client.Video],
         interactive: bool,
     ) -> None:
         self._ixc = ixc
         self._session = session
         self._view = view
         self._adapter = adapter
-        self._images = images
-        self._hd_num = hd_num
+        self._shown = list(shown)  # goes with the next message
+        self._as_image = as_image
+        self._as_video = as_video
         self._interactive = interactive
         self._typed: list[str] = []
         self._commands: dict[str, Callable[[str], None]] = {
             "/image": self._add_image,
+            "/video": self._add_video,
             "/stop": lambda _: view.note("nothing is being answered"),
             "/fork": self._fork,
             "/rewind": self._rewind,
@@ -57,12 +63,16 @@ class ChatLoop:
             try:
                 if word.startswith("/") and "/" not in word[1:]:
                     self._command(word, rest.strip())
-                elif line.strip() or self._images:
+                elif line.strip() or self._shown:
                     self._answer(line)
             except (ixc_client.IxcError, CommandError) as error:
                 if not self._interactive:
                     raise
                 self._view.error(str(error))
+            except KeyboardInterrupt:
+                if not self._interactive:
+                    raise
+                self._view.note("\nstopped")
 
     def _next_line(self) -> str | None:
         if self._typed:
@@ -84,8 +94,8 @@ class ChatLoop:
         command(rest)
 
     def _answer(self, line: str) -> None:
-        images, self._images = self._images, []
-        message = ixc_client.Message(*images, line) if line.strip() else ixc_client.Message(*images)
+        shown, self._shown = self._shown, []
+        message = ixc_client.Message(*shown, line) if line.strip() else ixc_client.Message(*shown)
         answer: ixc_client.Answer | None = None
         # What a stopped answer has said stays in the conversation: it has been read.
         stream = self._session.stream(message, adapter=self._adapter, keep_partial=True)
@@ -105,17 +115,27 @@ class ChatLoop:
                     self._view.delta(delta.text)
                 return stream.answer
             except KeyboardInterrupt:
-                if not self._interactive:
+                if not self._interactive or not stream.generation:  # no answer is under way yet
                     raise
                 stream.cancel()  # its end, which the server now brings about, is still read
 
     def _add_image(self, path: str) -> None:
         if not path:
             raise CommandError("/image needs a path")
-        image = ixc_client.Image(path, hd_num=self._hd_num)
-        size = len(image.read())  # now, so that a wrong path is told now
-        self._images.append(image)
-        self._view.note(f"{path} ({size:,} bytes) goes with the next message")
+        image = self._as_image(path)
+        # Looked at now, so that a wrong path is told now.
+        size = f" ({image.open().size:,} bytes)" if not image.media else ""
+        self._shown.append(image)
+        self._view.note(f"{path}{size} goes with the next message")
+
+    def _add_video(self, path: str) -> None:
+        if not path:
+            raise CommandError("/video needs a path")
+        # Now, while the person sees how it goes; what it costs is known then, too.
+        name = ixc_client.Video(path).media
+        media = self._ixc.media(name) if name else upload(self._ixc, path)
+        self._shown.append(self._as_video(media))
+        self._view.note(f"{path} ({media_figures(media)}) goes with the next message")
 
     def _fork(self, turn: str) -> None:
         fork = self._session.fork(at_turn=_number(turn) if turn else None)

@@ -11,7 +11,7 @@ from ixc_cli.outcome import Exit
 
 def run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="ixc count", description="Count the tokens of a prompt and its pictures."
+        prog="ixc count", description="Count the tokens of a prompt, its pictures and clips."
     )
     parser.add_argument("prompt", nargs="*", help="the prompt; without any, standard input is read")
     flags.add_request(parser)
@@ -22,7 +22,12 @@ def run(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     prompt = flags.prompt_text(args.prompt)
     with flags.connect(args) as ixc:
-        count = ixc.count(prompt, images=flags.images(args), system=flags.system(args))
+        count = ixc.count(
+            prompt,
+            images=flags.images(args),
+            videos=flags.videos(args),
+            system=flags.system(args),
+        )
     if args.json:
         print(json.dumps(dataclasses.asdict(count)))
         return Exit.OK
@@ -32,6 +37,11 @@ def run(argv: Sequence[str]) -> int:
             print(
                 f"{path}: {image.width}×{image.height} pixels, "
                 f"{image.tiles_wide}×{image.tiles_high} tiles, {image.tokens} tokens"
+            )
+        for path, video in zip(args.video, count.videos, strict=False):
+            print(
+                f"{path}: {video.width}×{video.height} pixels, {video.frames} frames, "
+                f"{video.tiles_wide}×{video.tiles_high} tiles, {video.tokens} tokens"
             )
         print(f"of {count.context_limit} tokens that prompt and answer may take together")
     return Exit.OK

@@ -11,7 +11,8 @@ from ixc_cli.outcome import CommandError, Exit
 DEFAULT_SERVER = "localhost:50051"
 
 
-def add_connection(parser: argparse.ArgumentParser) -> None:
+def add_connection(parser: argparse.ArgumentParser, *, private: bool = True) -> None:
+    """`private`: whether a server of one's own, gone with the command, would be of any use."""
     group = parser.add_argument_group("server")
     where = group.add_mutually_exclusive_group()
     where.add_argument(
@@ -20,11 +21,14 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_SERVER,
         help=f"host:port or unix:PATH of a running server (default: {DEFAULT_SERVER})",
     )
-    where.add_argument(
-        "--model",
-        metavar="MODEL",
-        help="start a private server for this checkpoint folder, or for `demo`",
-    )
+    if private:
+        where.add_argument(
+            "--model",
+            metavar="MODEL",
+            help="start a private server for this checkpoint folder, or for `demo`",
+        )
+    else:
+        parser.set_defaults(model=None)
     group.add_argument("--tls", action="store_true", help="speak TLS to --server")
     group.add_argument("--ca", metavar="FILE", type=Path, help="trust this certificate (PEM)")
 
@@ -45,9 +49,20 @@ def add_request(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="a picture, put before the text; may be repeated",
+        help="a picture, put before the text; may be repeated. A file, or what ixc upload printed",
     )
     group.add_argument("--hd-num", type=int, metavar="N", help="most tiles of each picture")
+    group.add_argument(
+        "--video",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a clip, put before the text, after the pictures; may be repeated",
+    )
+    group.add_argument("--max-frames", type=int, metavar="N", help="most frames of each clip")
+    group.add_argument("--fps", type=float, metavar="N", help="frames for each second of a clip")
+    group.add_argument("--start", type=float, metavar="SECONDS", help="where each clip begins")
+    group.add_argument("--end", type=float, metavar="SECONDS", help="where each clip ends")
     group.add_argument("--adapter", default="", metavar="NAME", help="base, web, write, …")
     system = group.add_mutually_exclusive_group()
     system.add_argument("--system", metavar="TEXT", help="instructions above the conversation")
@@ -100,6 +115,16 @@ def sampling(args: argparse.Namespace) -> ixc_client.Sampling:
 
 def images(args: argparse.Namespace) -> list[ixc_client.Image]:
     return [ixc_client.Image(path, hd_num=args.hd_num) for path in args.image]
+
+
+def video(args: argparse.Namespace, source: str | ixc_client.Media) -> ixc_client.Video:
+    return ixc_client.Video(
+        source, max_frames=args.max_frames, fps=args.fps, start=args.start, end=args.end
+    )
+
+
+def videos(args: argparse.Namespace) -> list[ixc_client.Video]:
+    return [video(args, path) for path in args.video]
 
 
 def system(args: argparse.Namespace) -> ixc_client.System:

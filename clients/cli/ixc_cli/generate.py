@@ -24,6 +24,7 @@ def run(argv: Sequence[str]) -> int:
         ixc.stream(
             prompt,
             images=flags.images(args),
+            videos=flags.videos(args),
             system=flags.system(args),
             adapter=args.adapter,
             sampling=flags.sampling(args),

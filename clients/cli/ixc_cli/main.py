@@ -17,7 +17,8 @@ COMMANDS = {
     "serve": "serve a checkpoint over gRPC",
     "chat": "talk with a model in the terminal",
     "generate": "answer one prompt; reads and writes pipes",
-    "count": "count the tokens of a prompt and its pictures",
+    "count": "count the tokens of a prompt, its pictures and clips",
+    "upload": "send pictures and clips, and print their names",
     "convert": "turn published .bin weights into safetensors",
     "demo-model": "build the demo model and print its folder",
 }

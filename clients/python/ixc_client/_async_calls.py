@@ -1,8 +1,9 @@
 """Sending, the asyncio way. The blocking twin is `_calls`, which says what is shared and where."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Generic
 
 import grpc
 import grpc.aio
@@ -86,6 +87,17 @@ class AsyncCalls:
         call = start(request, metadata=_channel.metadata_of(self._metadata, session))
         return AsyncResponseStream(call, request, self.timeouts.idle)
 
+    def upstream(
+        self, method: Method[RequestT, ResponseT]
+    ) -> "AsyncRequestStream[RequestT, ResponseT]":
+        """Starts a call of many messages and one answer; nothing is retried here."""
+        start: Any = self._open_channel().stream_unary(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        return AsyncRequestStream(start(metadata=self._metadata), self.timeouts.idle)
+
     async def pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
@@ -153,3 +165,46 @@ class AsyncResponseStream(AsyncIterator[ResponseT]):
         """Drops the call if it still runs. The server's disconnect policy decides what follows."""
         self._dropped = True
         self._call.cancel()
+
+
+class AsyncRequestStream(Generic[RequestT, ResponseT]):
+    """A call of many messages and one answer; a wait beyond the idle limit ends it with StreamIdle.
+
+    The blocking twin says what the methods promise.
+    """
+
+    def __init__(self, call: Any, idle_seconds: float) -> None:
+        self._call = call
+        self._idle_seconds = idle_seconds
+
+    async def write(self, message: RequestT) -> bool:
+        """False once the server has answered, which it may do at any time: no more is wanted."""
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                await self._call.write(message)
+        except TimeoutError as silence:
+            raise self._idle() from silence
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            return False  # `finish` knows what the answer is
+        return True
+
+    async def finish(self) -> ResponseT:
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                if not self._call.done():
+                    with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+                        await self._call.done_writing()
+                response: ResponseT = await self._call
+        except grpc.RpcError as failed:
+            raise error_from_call(failed, started=True) from failed
+        except TimeoutError as silence:
+            raise self._idle() from silence
+        return response
+
+    def close(self) -> None:
+        """Drops the call if it still runs."""
+        self._call.cancel()
+
+    def _idle(self) -> IxcError:
+        self._call.cancel()
+        return StreamIdle(f"the server took nothing for {self._idle_seconds} s")

@@ -7,6 +7,7 @@ call.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self, Unpack, overload
 
@@ -17,17 +18,20 @@ from ixc_client._answer import StreamState
 from ixc_client._async_calls import AsyncCalls
 from ixc_client._async_session import AsyncSession
 from ixc_client._async_stream import AsyncAnswerStream
+from ixc_client._async_uploader import AsyncUploader
+from ixc_client._blob import Source, open_blob
+from ixc_client._enclosures import Enclosures
 from ixc_client._errors import ConnectionFailed, ServerError
 from ixc_client._events import Answer
 from ixc_client._health import Health
 from ixc_client._inputs import (
     GenerateOptions,
-    ImageLike,
     PromptLike,
     PromptT,
     Sampling,
     System,
 )
+from ixc_client._media import ImageLike, Media, MediaState, VideoLike
 from ixc_client._resources import (
     GenerationInfo,
     Load,
@@ -37,6 +41,7 @@ from ixc_client._resources import (
     TokenCount,
 )
 from ixc_client._settings import Retries, Timeouts, Tls
+from ixc_client._upload import Progress
 
 
 class AsyncClient:
@@ -69,6 +74,7 @@ class AsyncClient:
             tls=tls,
             headers=headers or {},
         )
+        self._uploader = AsyncUploader(self._calls)
 
     @property
     def address(self) -> str:
@@ -118,7 +124,7 @@ class AsyncClient:
     ) -> Answer | list[Answer]:
         """The answer to a prompt; to a list of prompts, a list of answers in the same order.
 
-        A prompt is a text, a (text, pictures) pair, a `Message`, a `Conversation` or a
+        A prompt is a text, a (text, pictures and clips) pair, a `Message`, a `Conversation` or a
         `TokenPrompt`. Of a list, `concurrency` are under way at a time; the first failure cancels
         the rest and is raised.
         """
@@ -131,8 +137,7 @@ class AsyncClient:
         self, prompt: PromptLike, /, **options: Unpack[GenerateOptions]
     ) -> AsyncAnswerStream:
         """The answer to a prompt, as it comes. Nothing is sent until it is read."""
-        request = requests.generate(prompt, whole=False, resumable=self._resumes, **options)
-        return self._stream((methods.GENERATE, request))
+        return self._generation(prompt, whole=False, options=options)
 
     def watch(self, generation: str, *, after_sequence: int = 0) -> AsyncAnswerStream:
         """Follows a generation, running or just ended, from a point of its log.
@@ -199,11 +204,12 @@ class AsyncClient:
             session_id=session_id,
             model=model,
         )
-        return AsyncSession(self._calls, create=request, keep=keep)
+        return AsyncSession(self._calls, self._uploader, create=request, keep=keep)
 
     def open_session(self, name: str) -> AsyncSession:
         """A conversation that exists, by its name. Leaving its `with` block leaves it there."""
-        return AsyncSession(self._calls, name=requests.session_name(name), keep=True)
+        name = requests.session_name(name)
+        return AsyncSession(self._calls, self._uploader, name=name, keep=True)
 
     async def get_session(self, name: str) -> SessionInfo:
         return await self.open_session(name).info()
@@ -225,6 +231,49 @@ class AsyncClient:
         """Deletes it with its turns, for good. One that is not there is no error."""
         await self.open_session(name).delete()
 
+    # --- media
+
+    async def upload(
+        self,
+        source: Source,
+        *,
+        mime_type: str = "",
+        ttl: float | None = None,
+        progress: Progress | None = None,
+    ) -> Media:
+        """Sends a picture or clip once, to be named in any number of prompts.
+
+        A path, bytes or an open binary file. A connection that breaks is taken up where it broke,
+        also by a later program; what the server has already is not sent at all. `ttl` is how many
+        seconds it is kept (None: the server's default), `progress` is called with the bytes sent
+        and all of them. Bytes that cannot be used raise MediaUndecodable.
+        """
+        blob = await asyncio.to_thread(open_blob, source)
+        return await self._uploader.upload(blob, mime_type=mime_type, ttl=ttl, progress=progress)
+
+    async def media(self, name: str) -> Media:
+        """What is known of an uploaded picture or clip: its size, its tokens, its time."""
+        request = methods.GET_MEDIA.request(name=requests.media_name(name))
+        reply = await self._calls.unary(methods.GET_MEDIA, request)
+        return replies.media(reply.media)
+
+    async def list_media(self, *, states: Sequence[MediaState] = ()) -> AsyncIterator[Media]:
+        """Newest first; with `states`, those in one of them."""
+        request = methods.LIST_MEDIA.request(states=requests.media_states(states))
+        while True:
+            page = await self._calls.unary(methods.LIST_MEDIA, request)
+            for item in page.media:
+                yield replies.media(item)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def delete_media(self, media: Media | str) -> None:
+        """Deletes it for good. One that is not there is no error, one in use is MediaInUse."""
+        name = requests.media_name(media)
+        request = methods.DELETE_MEDIA.request(name=name, allow_missing=True)
+        await self._calls.unary(methods.DELETE_MEDIA, request)
+
     # --- tokens
 
     async def count(
@@ -233,11 +282,22 @@ class AsyncClient:
         /,
         *,
         images: ImageLike | Sequence[ImageLike] = (),
+        videos: VideoLike | Sequence[VideoLike] = (),
         system: System = None,
         model: str = "",
     ) -> TokenCount:
-        """What a prompt costs in tokens, pictures included, before anything is paid for it."""
-        request = requests.count(prompt, images=images, system=system, session="", model=model)
+        """What a prompt costs in tokens, pictures and clips included, before it is paid for."""
+        enclosures = Enclosures()
+        request = requests.count(
+            prompt,
+            images=images,
+            videos=videos,
+            system=system,
+            session="",
+            model=model,
+            enclosures=enclosures,
+        )
+        await self._uploader.enclose(enclosures)
         reply = await self._calls.unary(methods.COUNT_TOKENS, request)
         return replies.token_count(reply)
 
@@ -290,16 +350,22 @@ class AsyncClient:
 
     # --- how it is done
 
-    @property
-    def _resumes(self) -> bool:
-        return self._calls.retries.attempts > 1
-
-    def _stream(self, begin: methods.Call) -> AsyncAnswerStream:
-        return AsyncAnswerStream(self._calls, StreamState(begin, retries=self._calls.retries))
+    def _generation(
+        self, prompt: PromptLike, *, whole: bool, options: GenerateOptions
+    ) -> AsyncAnswerStream:
+        enclosures = Enclosures()
+        request = requests.generate(
+            prompt,
+            whole=whole,
+            resumable=self._calls.retries.attempts > 1,
+            enclosures=enclosures,
+            **options,
+        )
+        state = StreamState((methods.GENERATE, request), retries=self._calls.retries)
+        return AsyncAnswerStream(self._calls, state, partial(self._uploader.enclose, enclosures))
 
     async def _generate_one(self, prompt: PromptLike, options: GenerateOptions) -> Answer:
-        request = requests.generate(prompt, whole=True, resumable=self._resumes, **options)
-        async with self._stream((methods.GENERATE, request)) as stream:
+        async with self._generation(prompt, whole=True, options=options) as stream:
             return await stream.read()
 
     async def _generate_all(

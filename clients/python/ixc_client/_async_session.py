@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -12,9 +13,12 @@ from ixc_client import _requests as requests
 from ixc_client._answer import StreamState
 from ixc_client._async_calls import AsyncCalls
 from ixc_client._async_stream import AsyncAnswerStream
+from ixc_client._async_uploader import AsyncUploader
+from ixc_client._enclosures import Enclosures
 from ixc_client._errors import IxcError, UsageError
 from ixc_client._events import Answer
-from ixc_client._inputs import ChatOptions, ImageLike, MessageLike, Sampling
+from ixc_client._inputs import ChatOptions, MessageLike, Sampling
+from ixc_client._media import ImageLike, VideoLike
 from ixc_client._resources import SessionInfo, TokenCount, Turn
 from ixc_client._settings import NOT_GIVEN, NotGiven
 
@@ -30,12 +34,14 @@ class AsyncSession:
     def __init__(
         self,
         calls: AsyncCalls,
+        uploader: AsyncUploader,
         *,
         name: str = "",
         create: session_service_pb2.CreateSessionRequest | None = None,
         keep: bool,
     ) -> None:
         self._calls = calls
+        self._uploader = uploader
         self._name = name
         self._create = create
         self._creating = asyncio.Lock()
@@ -93,12 +99,25 @@ class AsyncSession:
         return self._stream(message, whole=False, options=options)
 
     async def count(
-        self, message: MessageLike, /, *, images: ImageLike | Sequence[ImageLike] = ()
+        self,
+        message: MessageLike,
+        /,
+        *,
+        images: ImageLike | Sequence[ImageLike] = (),
+        videos: VideoLike | Sequence[VideoLike] = (),
     ) -> TokenCount:
         """What the conversation would cost in tokens with this message as its next."""
+        enclosures = Enclosures()
         request = requests.count(
-            message, images=images, system=None, session=(await self.open()).name, model=""
+            message,
+            images=images,
+            videos=videos,
+            system=None,
+            session=(await self.open()).name,
+            model="",
+            enclosures=enclosures,
         )
+        await self._uploader.enclose(enclosures)
         reply = await self._unary(methods.COUNT_TOKENS, request)
         return replies.token_count(reply)
 
@@ -147,7 +166,7 @@ class AsyncSession:
             (await self.open()).name, at_turn=at_turn, session_id=session_id, ttl=ttl
         )
         reply = await self._unary(methods.FORK_SESSION, request)
-        return AsyncSession(self._calls, name=reply.session.name, keep=True)
+        return AsyncSession(self._calls, self._uploader, name=reply.session.name, keep=True)
 
     async def rewind(self, to_turn: int) -> SessionInfo:
         """Removes all turns but the first `to_turn`, for good; fork first to keep them."""
@@ -167,11 +186,17 @@ class AsyncSession:
         self, message: MessageLike, *, whole: bool, options: ChatOptions
     ) -> AsyncAnswerStream:
         retries = self._calls.retries
+        enclosures = Enclosures()
         request = requests.chat(
-            self.name, message, whole=whole, resumable=retries.attempts > 1, **options
+            self.name,
+            message,
+            whole=whole,
+            resumable=retries.attempts > 1,
+            enclosures=enclosures,
+            **options,
         )
         state = StreamState((methods.CHAT, request), retries=retries, session=self.name)
-        return AsyncAnswerStream(self._calls, state)
+        return AsyncAnswerStream(self._calls, state, partial(self._uploader.enclose, enclosures))
 
     async def _unary(
         self, method: methods.Method[methods.RequestT, methods.ResponseT], request: methods.RequestT

@@ -1,7 +1,7 @@
 """An answer as it comes, the asyncio way. The blocking twin is `_stream`."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,9 +22,15 @@ class AsyncAnswerStream(AsyncIterator[Delta]):
     As a context manager it stops a generation that is unfinished when the block is left.
     """
 
-    def __init__(self, calls: AsyncCalls, state: StreamState) -> None:
+    def __init__(
+        self,
+        calls: AsyncCalls,
+        state: StreamState,
+        prepare: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._calls = calls
         self._state = state
+        self._prepare = prepare  # uploads what is too large for the request
         self._responses: AsyncResponseStream[Any] | None = None
         self._cancel_wanted = False
         self._sent = False
@@ -109,6 +115,7 @@ class AsyncAnswerStream(AsyncIterator[Delta]):
         if self._state.error is not None:
             raise self._state.error
         try:
+            await self._enclose()
             while (event := self._state.pop()) is None and not self._state.finished:
                 self._state.take((await self._receive()).event)
                 if self._cancel_wanted and self.generation:
@@ -120,6 +127,17 @@ class AsyncAnswerStream(AsyncIterator[Delta]):
         if event is None:
             await self._finish_call()
         return event
+
+    async def _enclose(self) -> None:
+        """Once, before anything is sent."""
+        if self._prepare is None:
+            return
+        try:
+            await self._prepare()
+        except IxcError as error:
+            self._state.error = error
+            raise
+        self._prepare = None
 
     async def _receive(self) -> Any:
         """One message, over as many connections as it takes and is allowed."""

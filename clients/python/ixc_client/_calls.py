@@ -1,4 +1,5 @@
-"""Sending, the blocking way: one channel, unary calls with retries, streams with an idle limit.
+"""Sending, the blocking way: one channel, unary calls with retries, streams with an idle limit
+in either direction.
 
 The asyncio twin is `_async_calls`. Everything they share stands elsewhere: which errors there are
 in `_status`, how long to wait in `_settings`, what is said in `_requests`. No grpc type leaves
@@ -6,8 +7,8 @@ this module, neither as a value nor as an exception.
 """
 
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic
 
 import grpc
 
@@ -96,6 +97,16 @@ class Calls:
         call = start(request, metadata=_channel.metadata_of(self._metadata, session))
         return ResponseStream(call, request, self._idle, self.timeouts.idle)
 
+    def upstream(self, method: Method[RequestT, ResponseT]) -> "RequestStream[RequestT, ResponseT]":
+        """Starts a call of many messages and one answer; nothing is retried here."""
+        self._check_open()
+        start = self._channel.stream_unary(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        return RequestStream(start, self._metadata, self.timeouts.idle)
+
     def pause(self, seconds: float) -> None:
         """Waits between two tries, not past the moment the client is closed."""
         if self._closed.wait(seconds):
@@ -148,3 +159,68 @@ class ResponseStream(Iterator[ResponseT]):
         """Drops the call if it still runs. The server's disconnect policy decides what follows."""
         self._guard.close()
         self._call.cancel()
+
+
+class RequestStream(Generic[RequestT, ResponseT]):
+    """A call of many messages and one answer; a wait beyond the idle limit ends it with StreamIdle.
+
+    grpc takes messages from an iterator, in a thread of its own: that thread waits here for the
+    next `write`, and a `write` waits until the message before is on its way.
+    """
+
+    def __init__(
+        self, start: Any, metadata: tuple[tuple[str, str], ...], idle_seconds: float
+    ) -> None:
+        self._idle_seconds = idle_seconds
+        self._changed = threading.Condition()
+        self._message: RequestT | None = None
+        self._ended = False  # no message will follow
+        self._answered = False
+        self._call = start.future(self._messages(), metadata=metadata)
+        self._call.add_done_callback(self._on_answer)
+
+    def write(self, message: RequestT) -> bool:
+        """False once the server has answered, which it may do at any time: no more is wanted."""
+        with self._changed:
+            self._message = message
+            self._changed.notify_all()
+            self._wait(lambda: self._message is None or self._answered)
+            return not self._answered
+
+    def finish(self) -> ResponseT:
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+            self._wait(lambda: self._answered)
+        try:
+            response: ResponseT = self._call.result()
+        except grpc.RpcError as failed:
+            raise error_from_call(failed, started=True) from failed
+        return response
+
+    def close(self) -> None:
+        """Drops the call if it still runs, and lets grpc's thread go."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+        self._call.cancel()
+
+    def _messages(self) -> Iterator[RequestT]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._message is not None or self._ended)
+                if self._message is None:
+                    return
+                message, self._message = self._message, None
+                self._changed.notify_all()
+            yield message
+
+    def _on_answer(self, _: object) -> None:
+        with self._changed:
+            self._answered = True
+            self._changed.notify_all()
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        if not self._changed.wait_for(condition, self._idle_seconds):
+            self._call.cancel()
+            raise StreamIdle(f"the server took nothing for {self._idle_seconds} s")

@@ -8,6 +8,7 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
 from types import TracebackType
 from typing import Self, Unpack, overload
 
@@ -15,18 +16,20 @@ from ixc_client import _methods as methods
 from ixc_client import _replies as replies
 from ixc_client import _requests as requests
 from ixc_client._answer import StreamState
+from ixc_client._blob import Source, open_blob
 from ixc_client._calls import Calls
+from ixc_client._enclosures import Enclosures
 from ixc_client._errors import ConnectionFailed, ServerError
 from ixc_client._events import Answer
 from ixc_client._health import Health
 from ixc_client._inputs import (
     GenerateOptions,
-    ImageLike,
     PromptLike,
     PromptT,
     Sampling,
     System,
 )
+from ixc_client._media import ImageLike, Media, MediaState, VideoLike
 from ixc_client._resources import (
     GenerationInfo,
     Load,
@@ -38,6 +41,8 @@ from ixc_client._resources import (
 from ixc_client._session import Session
 from ixc_client._settings import Retries, Timeouts, Tls
 from ixc_client._stream import AnswerStream
+from ixc_client._upload import Progress
+from ixc_client._uploader import Uploader
 
 
 class Client:
@@ -70,6 +75,7 @@ class Client:
             tls=tls,
             headers=headers or {},
         )
+        self._uploader = Uploader(self._calls)
 
     @property
     def address(self) -> str:
@@ -119,7 +125,7 @@ class Client:
     ) -> Answer | list[Answer]:
         """The answer to a prompt; to a list of prompts, a list of answers in the same order.
 
-        A prompt is a text, a (text, pictures) pair, a `Message`, a `Conversation` or a
+        A prompt is a text, a (text, pictures and clips) pair, a `Message`, a `Conversation` or a
         `TokenPrompt`. Of a list, `concurrency` are under way at a time; the first failure cancels
         the rest and is raised.
         """
@@ -130,8 +136,7 @@ class Client:
 
     def stream(self, prompt: PromptLike, /, **options: Unpack[GenerateOptions]) -> AnswerStream:
         """The answer to a prompt, as it comes. Nothing is sent until it is read."""
-        request = requests.generate(prompt, whole=False, resumable=self._resumes, **options)
-        return self._stream((methods.GENERATE, request))
+        return self._generation(prompt, whole=False, options=options)
 
     def watch(self, generation: str, *, after_sequence: int = 0) -> AnswerStream:
         """Follows a generation, running or just ended, from a point of its log.
@@ -197,11 +202,12 @@ class Client:
             session_id=session_id,
             model=model,
         )
-        return Session(self._calls, create=request, keep=keep)
+        return Session(self._calls, self._uploader, create=request, keep=keep)
 
     def open_session(self, name: str) -> Session:
         """A conversation that exists, by its name. Leaving its `with` block leaves it there."""
-        return Session(self._calls, name=requests.session_name(name), keep=True)
+        name = requests.session_name(name)
+        return Session(self._calls, self._uploader, name=name, keep=True)
 
     def get_session(self, name: str) -> SessionInfo:
         return self.open_session(name).info()
@@ -220,6 +226,48 @@ class Client:
         """Deletes it with its turns, for good. One that is not there is no error."""
         self.open_session(name).delete()
 
+    # --- media
+
+    def upload(
+        self,
+        source: Source,
+        *,
+        mime_type: str = "",
+        ttl: float | None = None,
+        progress: Progress | None = None,
+    ) -> Media:
+        """Sends a picture or clip once, to be named in any number of prompts.
+
+        A path, bytes or an open binary file. A connection that breaks is taken up where it broke,
+        also by a later program; what the server has already is not sent at all. `ttl` is how many
+        seconds it is kept (None: the server's default), `progress` is called with the bytes sent
+        and all of them. Bytes that cannot be used raise MediaUndecodable.
+        """
+        blob = open_blob(source)
+        return self._uploader.upload(blob, mime_type=mime_type, ttl=ttl, progress=progress)
+
+    def media(self, name: str) -> Media:
+        """What is known of an uploaded picture or clip: its size, its tokens, its time."""
+        request = methods.GET_MEDIA.request(name=requests.media_name(name))
+        reply = self._calls.unary(methods.GET_MEDIA, request)
+        return replies.media(reply.media)
+
+    def list_media(self, *, states: Sequence[MediaState] = ()) -> Iterator[Media]:
+        """Newest first; with `states`, those in one of them."""
+        request = methods.LIST_MEDIA.request(states=requests.media_states(states))
+        while True:
+            page = self._calls.unary(methods.LIST_MEDIA, request)
+            yield from map(replies.media, page.media)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def delete_media(self, media: Media | str) -> None:
+        """Deletes it for good. One that is not there is no error, one in use is MediaInUse."""
+        name = requests.media_name(media)
+        request = methods.DELETE_MEDIA.request(name=name, allow_missing=True)
+        self._calls.unary(methods.DELETE_MEDIA, request)
+
     # --- tokens
 
     def count(
@@ -228,11 +276,22 @@ class Client:
         /,
         *,
         images: ImageLike | Sequence[ImageLike] = (),
+        videos: VideoLike | Sequence[VideoLike] = (),
         system: System = None,
         model: str = "",
     ) -> TokenCount:
-        """What a prompt costs in tokens, pictures included, before anything is paid for it."""
-        request = requests.count(prompt, images=images, system=system, session="", model=model)
+        """What a prompt costs in tokens, pictures and clips included, before it is paid for."""
+        enclosures = Enclosures()
+        request = requests.count(
+            prompt,
+            images=images,
+            videos=videos,
+            system=system,
+            session="",
+            model=model,
+            enclosures=enclosures,
+        )
+        self._uploader.enclose(enclosures)
         reply = self._calls.unary(methods.COUNT_TOKENS, request)
         return replies.token_count(reply)
 
@@ -284,16 +343,22 @@ class Client:
 
     # --- how it is done
 
-    @property
-    def _resumes(self) -> bool:
-        return self._calls.retries.attempts > 1
-
-    def _stream(self, begin: methods.Call) -> AnswerStream:
-        return AnswerStream(self._calls, StreamState(begin, retries=self._calls.retries))
+    def _generation(
+        self, prompt: PromptLike, *, whole: bool, options: GenerateOptions
+    ) -> AnswerStream:
+        enclosures = Enclosures()
+        request = requests.generate(
+            prompt,
+            whole=whole,
+            resumable=self._calls.retries.attempts > 1,
+            enclosures=enclosures,
+            **options,
+        )
+        state = StreamState((methods.GENERATE, request), retries=self._calls.retries)
+        return AnswerStream(self._calls, state, partial(self._uploader.enclose, enclosures))
 
     def _generate_one(self, prompt: PromptLike, options: GenerateOptions) -> Answer:
-        request = requests.generate(prompt, whole=True, resumable=self._resumes, **options)
-        with self._stream((methods.GENERATE, request)) as stream:
+        with self._generation(prompt, whole=True, options=options) as stream:
             return stream.read()
 
     def _generate_all(
@@ -304,8 +369,7 @@ class Client:
 
         def one(prompt: PromptLike) -> Answer:
             # Read here and not before: a long list's pictures are never all in memory.
-            request = requests.generate(prompt, whole=True, resumable=self._resumes, **options)
-            with self._stream((methods.GENERATE, request)) as stream:
+            with self._generation(prompt, whole=True, options=options) as stream:
                 running.add(stream)
                 if stopping.is_set():
                     stream.cancel()

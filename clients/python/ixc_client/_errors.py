@@ -3,7 +3,7 @@
 IxcError                        anything below; catch this one to catch all
 ├── UsageError                  nothing was sent: what was given cannot be used (a ValueError too)
 │   ├── ClientClosed            the client or the stream was closed before
-│   └── ImageUnreadable         no such file, an empty one, or one too large to send
+│   └── MediaUnreadable         no such file, an empty one, or one that changed while being read
 ├── LaunchFailed                the private server of `launch` did not come up
 ├── ConnectionFailed            the network, or no server behind it: nobody answered in full
 │   ├── ServerUnreachable       no connection could be made
@@ -14,7 +14,7 @@ IxcError                        anything below; catch this one to catch all
 └── ServerError                 the server answered, with a status and a reason
     ├── InvalidRequest          the request can never work as it stands; see `violations`
     │   ├── PromptEmpty
-    │   └── MediaUndecodable    bytes that are not a picture, or of a format the server lacks
+    │   └── MediaUndecodable    bytes that are no picture or clip, or of a format the server lacks
     ├── OutOfRange              sound, but beyond a limit that the metadata names
     │   ├── ContextOverflow
     │   └── EventLogCompacted   the events before `metadata["firstAvailableSequence"]` are gone
@@ -22,18 +22,24 @@ IxcError                        anything below; catch this one to catch all
     │   ├── SessionNotFound     it never was, was deleted, or expired
     │   ├── TurnNotFound
     │   ├── GenerationNotFound
-    │   └── ModelNotFound
+    │   ├── ModelNotFound
+    │   └── MediaNotFound       it never was, was deleted, or expired
     ├── AlreadyExists           an id that is taken, or a request id used for another request
     ├── FailedPrecondition
     │   ├── AdapterUnavailable  the checkpoint carries no such adapter
-    │   └── SessionWeightsChanged  the session was made with other weights
+    │   ├── SessionWeightsChanged  the session was made with other weights
+    │   ├── MediaNotReady       the server still looks at it; a moment later it may be
+    │   └── MediaInUse          a turn refers to it: `metadata["session"]`
     ├── Conflict                somebody else was first; read again, then decide
     │   ├── SessionBusy         a turn is under way: `metadata["generation"]`
     │   ├── TurnConflict        `expected_turn` was not the next one
     │   ├── EtagMismatch
+    │   ├── UploadConflict      another stream goes on with the upload
+    │   ├── UploadDigestMismatch  what arrived twice is not what was announced
     │   └── SlowConsumer        this reader was dropped; the generation goes on
     ├── Overloaded              not now; `retry_after_seconds` says when, where known
     │   ├── QueueFull
+    │   ├── MediaQuotaReached   as many or as large media as a caller may have
     │   └── MessageTooLarge     more than 4 MiB in one message
     ├── Unavailable             the server is there but cannot serve: draining, loading
     │   └── EngineLost          its engine process ended; the turn was not committed
@@ -121,7 +127,7 @@ class ClientClosed(UsageError):
     pass
 
 
-class ImageUnreadable(UsageError):
+class MediaUnreadable(UsageError):
     pass
 
 
@@ -205,6 +211,10 @@ class ModelNotFound(NotFound):
     pass
 
 
+class MediaNotFound(NotFound):
+    pass
+
+
 class AlreadyExists(ServerError):
     pass
 
@@ -218,6 +228,14 @@ class AdapterUnavailable(FailedPrecondition):
 
 
 class SessionWeightsChanged(FailedPrecondition):
+    pass
+
+
+class MediaNotReady(FailedPrecondition):
+    retryable_by_nature = True
+
+
+class MediaInUse(FailedPrecondition):
     pass
 
 
@@ -237,6 +255,14 @@ class EtagMismatch(Conflict):
     pass
 
 
+class UploadConflict(Conflict):
+    pass
+
+
+class UploadDigestMismatch(Conflict):
+    pass
+
+
 class SlowConsumer(Conflict):
     pass
 
@@ -247,6 +273,10 @@ class Overloaded(ServerError):
 
 class QueueFull(Overloaded):
     retryable_by_nature = True
+
+
+class MediaQuotaReached(Overloaded):
+    pass
 
 
 class MessageTooLarge(Overloaded):

@@ -23,11 +23,12 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens by kind. Image tokens and cached ones are among the prompt's."""
+    """Tokens by kind. Those of images and videos, and cached ones, are among the prompt's."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0  # of the prompt, read from the server's cache instead of computed
     image_tokens: int = 0
+    video_tokens: int = 0
     output_tokens: int = 0
 
 
@@ -65,6 +66,7 @@ class Accepted:
     queue_position: int = 0
     prompt_tokens: int = 0
     image_tokens: int = 0
+    video_tokens: int = 0
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -80,8 +82,9 @@ class PromptProcessed:
     prompt_tokens: int
     image_tokens: int
     cached_tokens: int
-    encoded_tiles: int  # picture tiles that went through the vision tower
+    encoded_tiles: int  # tiles of pictures and clips that went through the vision tower
     cache_hit: CacheHit
+    video_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -141,6 +141,7 @@ class FakeRun:
             effective_sampling=self.sampling,
             prompt_tokens=self.usage.prompt_tokens,
             image_tokens=self.usage.image_tokens,
+            video_tokens=self.usage.video_tokens,
         )
         return events_pb2.GenerationEvent(sequence=sequence, accepted=accepted)
 
@@ -149,6 +150,7 @@ class FakeRun:
         processed = events_pb2.PromptProcessed(
             prompt_tokens=self.usage.prompt_tokens,
             image_tokens=self.usage.image_tokens,
+            video_tokens=self.usage.video_tokens,
             cached_tokens=cached,
             cache_hit=events_pb2.CACHE_HIT_RESIDENT if cached else events_pb2.CACHE_HIT_NONE,
         )

@@ -10,6 +10,7 @@ from ixc.v1 import (
     events_pb2,
     generation_pb2,
     generation_service_pb2,
+    media_service_pb2,
     model_pb2,
     model_service_pb2,
     sampling_pb2,
@@ -17,10 +18,17 @@ from ixc.v1 import (
     token_service_pb2,
 )
 from ixc_client import _methods as methods
+from ixc_client._fake_media import (
+    CHUNK_BYTES,
+    IMAGE_TOKENS,
+    INLINE_BYTES,
+    VIDEO_FRAMES,
+    VIDEO_TOKENS,
+    FakeMedia,
+)
 from ixc_client._fake_runs import FakeRun, Reply
 from ixc_client._fake_sessions import CONTEXT_LIMIT, FakeSessions, Refusal, turn_of
 
-IMAGE_TOKENS = 100
 MODEL = model_pb2.Model(
     name="models/fake",
     display_name="Fake",
@@ -45,9 +53,18 @@ SERVER = model_pb2.ServerInfo(
     version="0",
     instance="fake",
     default_model=MODEL.name,
-    limits=model_pb2.Limits(context_limit=CONTEXT_LIMIT, max_message_bytes=4 * 1024 * 1024),
+    limits=model_pb2.Limits(
+        context_limit=CONTEXT_LIMIT,
+        max_message_bytes=4 << 20,
+        max_inline_image_bytes=INLINE_BYTES,
+        max_upload_chunk_bytes=CHUNK_BYTES,
+    ),
     plan=model_pb2.StartupPlan(backend=model_pb2.BACKEND_CPU, page_size=16, num_pages=4096),
-    capabilities=[model_pb2.CAPABILITY_IMAGE_INPUT, model_pb2.CAPABILITY_ADAPTERS],
+    capabilities=[
+        model_pb2.CAPABILITY_IMAGE_INPUT,
+        model_pb2.CAPABILITY_VIDEO_INPUT,
+        model_pb2.CAPABILITY_ADAPTERS,
+    ],
 )
 
 
@@ -57,6 +74,7 @@ class FakeService:
     def __init__(self, next_reply: Callable[[str], Reply]) -> None:
         self._next_reply = next_reply
         self._sessions = FakeSessions()
+        self.media = FakeMedia()
         self._runs: dict[str, FakeRun] = {}
         self._by_request_id: dict[str, FakeRun] = {}
         self._numbers = itertools.count(1)
@@ -72,6 +90,14 @@ class FakeService:
             methods.FORK_SESSION: self._fork_session,
             methods.REWIND_SESSION: self._rewind_session,
             methods.DELETE_SESSION: self._delete_session,
+            methods.GET_UPLOAD: lambda request: media_service_pb2.GetUploadResponse(
+                upload=self.media.get_upload(request.upload_id)
+            ),
+            methods.GET_MEDIA: lambda request: media_service_pb2.GetMediaResponse(
+                media=self.media.get(request.name)
+            ),
+            methods.LIST_MEDIA: self._list_media,
+            methods.DELETE_MEDIA: self._delete_media,
             methods.COUNT_TOKENS: self._count_tokens,
             methods.TOKENIZE: lambda request: token_service_pb2.TokenizeResponse(
                 token_ids=[ord(mark) for mark in request.text]
@@ -94,6 +120,10 @@ class FakeService:
             methods.WATCH_GENERATION: self._watch,
         }
 
+        self.upstreams: Mapping[methods.Method[Any, Any], Callable[[Any, Iterator[Any]], Any]] = {
+            methods.UPLOAD_MEDIA: self.media.upload,
+        }
+
     def release(self) -> None:
         for run in list(self._runs.values()):
             run.release()
@@ -106,6 +136,7 @@ class FakeService:
         run = self._known(request.request_id)
         if run is None:
             contents = request.prompt.contents.contents
+            self.media.check(contents)
             run = self._begin(request, contents[-1] if contents else None, self._cost(contents))
         for event in self._read(run, request, context, after=request.after_sequence):
             yield generation_service_pb2.GenerateResponse(event=event)
@@ -115,6 +146,7 @@ class FakeService:
     ) -> Iterator[chat_service_pb2.ChatResponse]:
         run = self._known(request.request_id)
         if run is None:
+            self.media.check([request.message])
             session = self._sessions.get(request.session)
             cost = self._cost([request.message], history=session.context_tokens)
             run = self._begin(request, request.message, cost, session=session.name)
@@ -291,6 +323,21 @@ class FakeService:
         self._sessions.delete(request.name, allow_missing=request.allow_missing)
         return session_service_pb2.DeleteSessionResponse()
 
+    # --- media
+
+    def _list_media(
+        self, request: media_service_pb2.ListMediaRequest
+    ) -> media_service_pb2.ListMediaResponse:
+        page, token = _page(self.media.matching(request.states), request)
+        return media_service_pb2.ListMediaResponse(media=page, next_page_token=token)
+
+    def _delete_media(
+        self, request: media_service_pb2.DeleteMediaRequest
+    ) -> media_service_pb2.DeleteMediaResponse:
+        used_by = self._sessions.session_with(request.name.removeprefix("media/"))
+        self.media.delete(request.name, used_by=used_by, allow_missing=request.allow_missing)
+        return media_service_pb2.DeleteMediaResponse()
+
     # --- tokens and the model
 
     def _count_tokens(
@@ -298,6 +345,7 @@ class FakeService:
     ) -> token_service_pb2.CountTokensResponse:
         history = self._sessions.get(request.session).context_tokens if request.session else 0
         contents = request.prompt.contents.contents
+        self.media.check(contents)
         usage = self._cost(contents, history=history)
         return token_service_pb2.CountTokensResponse(
             total_tokens=usage.prompt_tokens + len(request.prompt.tokens.token_ids),
@@ -308,6 +356,18 @@ class FakeService:
                 )
             ]
             * (usage.image_tokens // IMAGE_TOKENS),
+            video_tokens=usage.video_tokens,
+            videos=[
+                token_service_pb2.VideoCount(
+                    width=560,
+                    height=280,
+                    frames=VIDEO_FRAMES,
+                    tiles_wide=1,
+                    tiles_high=3,
+                    tokens=VIDEO_TOKENS,
+                )
+            ]
+            * (usage.video_tokens // VIDEO_TOKENS),
             context_limit=CONTEXT_LIMIT,
         )
 
@@ -320,15 +380,18 @@ class FakeService:
 
     @staticmethod
     def _cost(contents: Iterable[content_pb2.Content], history: int = 0) -> generation_pb2.Usage:
-        """A token is a character, a picture a hundred; history is cached."""
-        text = images = 0
+        """A token is a character, a picture a hundred, a clip three; history is cached."""
+        text = images = videos = 0
         for content in contents:
             text += len(_text(content))
-            images += sum(part.WhichOneof("kind") == "image" for part in content.parts)
+            kinds = [part.WhichOneof("kind") for part in content.parts]
+            images += kinds.count("image") * IMAGE_TOKENS
+            videos += kinds.count("video") * VIDEO_TOKENS
         return generation_pb2.Usage(
-            prompt_tokens=history + text + images * IMAGE_TOKENS,
+            prompt_tokens=history + text + images + videos,
             cached_tokens=history,
-            image_tokens=images * IMAGE_TOKENS,
+            image_tokens=images,
+            video_tokens=videos,
         )
 
 

@@ -1,5 +1,6 @@
 """The fake server's sessions: a dictionary that follows the contract's rules."""
 
+import hashlib
 import itertools
 from collections.abc import Mapping
 from typing import NoReturn
@@ -115,6 +116,16 @@ class FakeSessions:
         self._sessions.pop(name, None)
         self._turns.pop(name, None)
 
+    def session_with(self, sha256: str) -> str:
+        """A session one of whose turns refers to these bytes; "" if there is none."""
+        for name, turns in self._turns.items():
+            for turn in turns:
+                if any(
+                    sha256 in (part.image.sha256, part.video.sha256) for part in turn.user.parts
+                ):
+                    return name
+        return ""
+
     def begin_turn(self, name: str, generation: str, expected: int | None) -> int:
         session = self.get(name)
         index = len(self._turns[name]) + 1
@@ -186,7 +197,7 @@ class FakeSessions:
 def turn_of(
     user: content_pb2.Content, text: str, request_id: str, usage: generation_pb2.Usage, adapter: str
 ) -> session_pb2.Turn:
-    """A finished turn; pictures are kept by name, not by bytes, as a real server does."""
+    """A finished turn; pictures and clips are kept by digest, as a real server does."""
     turn = session_pb2.Turn(
         request_id=request_id,
         user=user,
@@ -199,9 +210,19 @@ def turn_of(
         usage=usage,
     )
     for part in turn.user.parts:
-        if part.WhichOneof("kind") == "image":
-            part.image.ClearField("inline_data")
+        match part.WhichOneof("kind"):
+            case "image":
+                _by_digest(part.image)
+            case "video":
+                _by_digest(part.video)
     return turn
+
+
+def _by_digest(part: content_pb2.ImagePart | content_pb2.VideoPart) -> None:
+    digest = part.media.removeprefix("media/") or hashlib.sha256(part.inline_data).hexdigest()
+    part.sha256 = digest
+    part.ClearField("inline_data")
+    part.ClearField("media")
 
 
 def _not_found(name: str) -> NoReturn:

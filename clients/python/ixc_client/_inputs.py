@@ -1,81 +1,17 @@
-"""What a caller hands in: pictures, prompts, and how the answer is to be chosen and shown.
+"""What a caller hands in: prompts, and how the answer is to be chosen and shown.
 
-Pictures travel as the bytes they are: the client neither decodes nor shrinks them, and needs no
-imaging library. Knows nothing of the wire; `_requests` writes these into messages.
+Pictures and clips are `_media`'s. Knows nothing of the wire; `_requests` writes these into
+messages.
 """
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from pathlib import Path
-from typing import BinaryIO, Final, TypedDict, TypeVar, cast
+from typing import Final, TypedDict, TypeVar
 
-from ixc_client._errors import ImageUnreadable, UsageError
-
-ImageSource = str | os.PathLike[str] | bytes | BinaryIO
-
-
-class Image:
-    """A picture: a path, its bytes, or an open binary file.
-
-    `hd_num` bounds the number of tiles it is cut into (None: the model's default, fewer tiles
-    being cheaper and coarser); `label` is the name it has in the prompt (None: "Image1", …).
-    """
-
-    __slots__ = ("hd_num", "label", "source")
-
-    def __init__(
-        self, source: ImageSource, *, hd_num: int | None = None, label: str | None = None
-    ) -> None:
-        self.source = source
-        self.hd_num = hd_num
-        self.label = label
-
-    def read(self) -> bytes:
-        """The encoded bytes. An open file is read from where it stands, so only once."""
-        source = self.source
-        try:
-            if isinstance(source, bytes):
-                data = source
-            elif isinstance(source, str | os.PathLike):
-                data = Path(source).expanduser().read_bytes()
-            else:
-                data = source.read()
-        except OSError as error:
-            raise ImageUnreadable(f"cannot read the picture {self}: {error.strerror}") from error
-        if not isinstance(data, bytes):
-            raise ImageUnreadable(f"the picture {self} gave text; open the file in binary mode")
-        if not data:
-            raise ImageUnreadable(f"the picture {self} is empty")
-        return data
-
-    def __str__(self) -> str:
-        if isinstance(self.source, bytes):
-            return f"of {len(self.source)} bytes"
-        if isinstance(self.source, str | os.PathLike):
-            return repr(os.fspath(self.source))
-        return repr(getattr(self.source, "name", "file"))
-
-    def __repr__(self) -> str:
-        return f"Image({self})"
-
-
-ImageLike = Image | ImageSource
-
-
-def as_image(value: ImageLike) -> Image:
-    return value if isinstance(value, Image) else Image(value)
-
-
-def as_images(value: ImageLike | Iterable[ImageLike]) -> tuple[Image, ...]:
-    """One picture or several, in order."""
-    if isinstance(value, Image | str | os.PathLike | bytes):
-        return (as_image(value),)
-    if hasattr(value, "read"):
-        return (Image(cast(BinaryIO, value)),)
-    return tuple(as_image(item) for item in value)
+from ixc_client._errors import UsageError
+from ixc_client._media import Image, ImageLike, ShownLike, Video, VideoLike, as_shown
 
 
 class Role(StrEnum):
@@ -85,16 +21,16 @@ class Role(StrEnum):
 
 
 class Message:
-    """Parts in order: texts and pictures. `Message("Compare", Image("a.png"), Image("b.png"))`."""
+    """Texts, pictures and clips in order. `Message("Compare", Image("a.png"), Image("b.png"))`."""
 
     __slots__ = ("parts", "role")
 
-    def __init__(self, *parts: str | Image, role: Role = Role.USER) -> None:
+    def __init__(self, *parts: str | Image | Video, role: Role = Role.USER) -> None:
         for part in parts:
-            if not isinstance(part, str | Image):
+            if not isinstance(part, str | Image | Video):
                 raise UsageError(
-                    f"a message is made of str and Image, not {type(part).__name__}; "
-                    "wrap a path or bytes in Image(…)"
+                    f"a message is made of str, Image and Video, not {type(part).__name__}; "
+                    "wrap a path or bytes in Image(…) or Video(…)"
                 )
         self.parts = parts
         self.role = role
@@ -103,8 +39,8 @@ class Message:
     def assistant(cls, text: str) -> "Message":
         return cls(text, role=Role.ASSISTANT)
 
-    def with_images_first(self, images: Iterable[Image]) -> "Message":
-        return Message(*images, *self.parts, role=self.role)
+    def with_first(self, shown: Iterable[Image | Video]) -> "Message":
+        return Message(*shown, *self.parts, role=self.role)
 
     def __repr__(self) -> str:
         return f"Message({', '.join(map(repr, self.parts))}, role={self.role.value!r})"
@@ -138,24 +74,26 @@ class TokenPrompt:
         return f"TokenPrompt(<{len(self.token_ids)} ids>)"
 
 
-# ("What is this?", "cat.jpg") and ("Compare them", ["a.png", "b.png"]) are a text and its pictures.
-TextWithImages = tuple[str, ImageLike | Sequence[ImageLike]]
-MessageLike = str | TextWithImages | Message
+# ("What is this?", "cat.jpg"), ("Compare them", ["a.png", "b.png"]) and
+# ("What happens?", Video("clip.mp4")) are a text and what it is about.
+TextWithShown = tuple[str, ShownLike | Sequence[ShownLike]]
+MessageLike = str | TextWithShown | Message
 PromptLike = MessageLike | Conversation | TokenPrompt
 # For lists of prompts, which may be all of one kind.
 PromptT = TypeVar("PromptT", bound=PromptLike)
 
 
-def as_message(value: MessageLike, images: Iterable[Image] = ()) -> Message:
-    """The message meant by `value`, `images` standing before its text as the model was trained."""
+def as_message(value: MessageLike, shown: Iterable[Image | Video] = ()) -> Message:
+    """The message meant by `value`, `shown` standing before its text as the model was trained."""
     if isinstance(value, Message):
-        return value.with_images_first(images)
+        return value.with_first(shown)
     if isinstance(value, str):
-        return Message(*images, value)
+        return Message(*shown, value)
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
-        return Message(*images, *as_images(value[1]), value[0])
+        return Message(*shown, *as_shown(value[1]), value[0])
     raise UsageError(
-        f"a message is a str, a (text, pictures) pair or a Message, not {type(value).__name__}"
+        "a message is a str, a (text, pictures and clips) pair or a Message, "
+        f"not {type(value).__name__}"
     )
 
 
@@ -259,6 +197,7 @@ class GenerateOptions(TypedDict, total=False):
     """What `generate` and `stream` of a client take beside the prompt."""
 
     images: ImageLike | Sequence[ImageLike]  # put before the text of a single message
+    videos: VideoLike | Sequence[VideoLike]  # likewise, after the images
     system: System
     adapter: str  # "base", or a name of ModelInfo.adapters such as "web" or "write"
     sampling: Sampling
@@ -273,6 +212,7 @@ class ChatOptions(TypedDict, total=False):
     """What `say` and `stream` of a session take beside the message."""
 
     images: ImageLike | Sequence[ImageLike]
+    videos: VideoLike | Sequence[VideoLike]
     adapter: str
     sampling: Sampling  # field by field over the session's own
     output: Output

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from ixc.v1 import chat_service_pb2 as chat
 from ixc.v1 import generation_service_pb2 as generation
+from ixc.v1 import media_service_pb2 as media
 from ixc.v1 import model_service_pb2 as model
 from ixc.v1 import session_service_pb2 as session
 from ixc.v1 import token_service_pb2 as token
@@ -98,6 +99,20 @@ COUNT_TOKENS = Method(
 TOKENIZE = Method("/ixc.v1.TokenService/Tokenize", token.TokenizeRequest, token.TokenizeResponse)
 DETOKENIZE = Method(
     "/ixc.v1.TokenService/Detokenize", token.DetokenizeRequest, token.DetokenizeResponse
+)
+
+UPLOAD_MEDIA = Method(
+    "/ixc.v1.MediaService/UploadMedia", media.UploadMediaRequest, media.UploadMediaResponse
+)
+GET_UPLOAD = Method(
+    "/ixc.v1.MediaService/GetUpload", media.GetUploadRequest, media.GetUploadResponse
+)
+GET_MEDIA = Method("/ixc.v1.MediaService/GetMedia", media.GetMediaRequest, media.GetMediaResponse)
+LIST_MEDIA = Method(
+    "/ixc.v1.MediaService/ListMedia", media.ListMediaRequest, media.ListMediaResponse
+)
+DELETE_MEDIA = Method(
+    "/ixc.v1.MediaService/DeleteMedia", media.DeleteMediaRequest, media.DeleteMediaResponse
 )
 
 GET_MODEL = Method("/ixc.v1.ModelService/GetModel", model.GetModelRequest, model.GetModelResponse)

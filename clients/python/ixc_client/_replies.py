@@ -16,6 +16,7 @@ from ixc.v1 import (
     content_pb2,
     events_pb2,
     generation_pb2,
+    media_pb2,
     model_pb2,
     sampling_pb2,
     session_pb2,
@@ -24,6 +25,7 @@ from ixc.v1 import (
 from ixc_client import _events as events
 from ixc_client import _resources as resources
 from ixc_client._inputs import SAMPLING_SCALARS, Role, Sampling, System, SystemPreset
+from ixc_client._media import ImageInfo, Media, MediaState, VideoInfo
 from ixc_client._status import error_from_status
 
 EnumT = TypeVar("EnumT", bound=StrEnum)
@@ -44,6 +46,7 @@ def accepted(message: events_pb2.GenerationAccepted) -> events.Accepted:
         queue_position=message.queue_position,
         prompt_tokens=message.prompt_tokens,
         image_tokens=message.image_tokens,
+        video_tokens=message.video_tokens,
         sampling=sampling(message.effective_sampling),
     )
 
@@ -55,6 +58,7 @@ def prompt_processed(message: events_pb2.PromptProcessed) -> events.PromptProces
         cached_tokens=message.cached_tokens,
         encoded_tiles=message.encoded_tiles,
         cache_hit=_enum(events.CacheHit, message, "cache_hit"),
+        video_tokens=message.video_tokens,
     )
 
 
@@ -104,6 +108,7 @@ def usage(message: generation_pb2.Usage) -> events.Usage:
         prompt_tokens=message.prompt_tokens,
         cached_tokens=message.cached_tokens,
         image_tokens=message.image_tokens,
+        video_tokens=message.video_tokens,
         output_tokens=message.output_tokens,
     )
 
@@ -219,6 +224,67 @@ def token_count(message: token_service_pb2.CountTokensResponse) -> resources.Tok
             )
             for image in message.images
         ),
+        video_tokens=message.video_tokens,
+        videos=tuple(
+            resources.VideoCount(
+                width=video.width,
+                height=video.height,
+                frames=video.frames,
+                tiles_wide=video.tiles_wide,
+                tiles_high=video.tiles_high,
+                tokens=video.tokens,
+            )
+            for video in message.videos
+        ),
+    )
+
+
+def media(message: media_pb2.Media) -> Media:
+    kind = message.WhichOneof("info")
+    return Media(
+        name=message.name,
+        mime_type=message.mime_type,
+        size_bytes=message.size_bytes,
+        state=_enum(MediaState, message, "state"),
+        image=_image_info(message.image) if kind == "image" else None,
+        video=_video_info(message.video) if kind == "video" else None,
+        error=error_from_status(message.error) if message.HasField("error") else None,
+        create_time=_time(message, "create_time"),
+        ttl=_seconds(message.ttl),
+        expire_time=_time(message, "expire_time"),
+    )
+
+
+def usable(message: media_pb2.Media) -> Media:
+    """Raises what was found wrong with the bytes."""
+    made = media(message)
+    if made.error is not None:
+        raise made.error
+    return made
+
+
+def _image_info(message: media_pb2.ImageInfo) -> ImageInfo:
+    return ImageInfo(
+        width=message.width,
+        height=message.height,
+        tiles_wide=message.tiles_wide,
+        tiles_high=message.tiles_high,
+        tokens=message.tokens,
+    )
+
+
+def _video_info(message: media_pb2.VideoInfo) -> VideoInfo:
+    return VideoInfo(
+        width=message.width,
+        height=message.height,
+        duration=_seconds(message.duration),
+        fps=message.fps,
+        frames=message.frames,
+        codec=message.codec,
+        shown_frames=message.shown_frames,
+        tiles_wide=message.tiles_wide,
+        tiles_high=message.tiles_high,
+        tokens=message.tokens,
     )
 
 
@@ -301,6 +367,21 @@ def _stored_message(message: content_pb2.Content, role: Role) -> resources.Store
             for part in message.parts
             if part.WhichOneof("kind") == "image"
         ),
+        videos=tuple(
+            _video_ref(part.video) for part in message.parts if part.WhichOneof("kind") == "video"
+        ),
+    )
+
+
+def _video_ref(part: content_pb2.VideoPart) -> resources.VideoRef:
+    return resources.VideoRef(
+        sha256=part.sha256,
+        mime_type=part.mime_type,
+        label=part.label,
+        max_frames=part.max_frames if part.HasField("max_frames") else None,
+        fps=part.fps if part.HasField("fps") else None,
+        start=_seconds(part.start) if part.HasField("start") else None,
+        end=_seconds(part.end) if part.HasField("end") else None,
     )
 
 

@@ -1,7 +1,8 @@
 """From what the caller hands in to request messages; shared by both clients. Pure but for reading
-pictures and drawing request ids.
+small pictures and drawing request ids.
 
-Every request that does something carries a request id, so that sending it twice does it once.
+Every request that does something carries a request id, so that sending it twice does it once. What
+is too large to be read here is left in the request's `Enclosures`, and comes in before it is sent.
 """
 
 import uuid
@@ -15,19 +16,19 @@ from ixc.v1 import (
     chat_service_pb2,
     content_pb2,
     generation_service_pb2,
+    media_pb2,
     sampling_pb2,
     session_pb2,
     session_service_pb2,
     token_service_pb2,
 )
+from ixc_client._enclosures import Enclosures
 from ixc_client._errors import UsageError
 from ixc_client._inputs import (
     SAMPLING_SCALARS,
     ChatOptions,
     Conversation,
     GenerateOptions,
-    Image,
-    ImageLike,
     Message,
     MessageLike,
     OnBusy,
@@ -40,8 +41,17 @@ from ixc_client._inputs import (
     System,
     SystemPreset,
     TokenPrompt,
-    as_images,
     as_message,
+)
+from ixc_client._media import (
+    Image,
+    ImageLike,
+    Media,
+    MediaState,
+    Video,
+    VideoLike,
+    as_images,
+    as_videos,
 )
 from ixc_client._settings import NOT_GIVEN, NotGiven
 
@@ -63,13 +73,17 @@ _ON_BUSY = {
 
 
 def generate(
-    prompt: PromptLike, *, whole: bool, resumable: bool, **options: Unpack[GenerateOptions]
+    prompt: PromptLike,
+    *,
+    whole: bool,
+    resumable: bool,
+    enclosures: Enclosures,
+    **options: Unpack[GenerateOptions],
 ) -> generation_service_pb2.GenerateRequest:
     """`whole`: the text is wanted at the end only. `resumable`: a broken stream is come back to."""
-    return generation_service_pb2.GenerateRequest(
+    request = generation_service_pb2.GenerateRequest(
         request_id=options.get("request_id") or new_request_id(),
         model=options.get("model", ""),
-        prompt=prompt_message(prompt, options.get("images", ())),
         **system_fields(options.get("system")),
         adapter=options.get("adapter", ""),
         sampling=sampling_message(options.get("sampling")),
@@ -77,6 +91,8 @@ def generate(
         run=run_message(options.get("run"), resumable=resumable),
         labels=options.get("labels"),
     )
+    write_prompt(request.prompt, prompt, _shown(options), enclosures)
+    return request
 
 
 def chat(
@@ -85,12 +101,12 @@ def chat(
     *,
     whole: bool,
     resumable: bool,
+    enclosures: Enclosures,
     **options: Unpack[ChatOptions],
 ) -> chat_service_pb2.ChatRequest:
-    return chat_service_pb2.ChatRequest(
+    request = chat_service_pb2.ChatRequest(
         request_id=options.get("request_id") or new_request_id(),
         session=session,
-        message=content(as_message(message, as_images(options.get("images", ())))),
         expected_turn=options.get("expected_turn"),
         adapter=options.get("adapter", ""),
         sampling=sampling_message(options.get("sampling")),
@@ -103,6 +119,9 @@ def chat(
             else chat_service_pb2.PARTIAL_POLICY_DISCARD
         ),
     )
+    write_message(request.message, as_message(message, _shown(options)), enclosures)
+    enclosures.put_small_ones_inside()
+    return request
 
 
 def watch(
@@ -127,16 +146,18 @@ def count(
     prompt: PromptLike,
     *,
     images: ImageLike | Sequence[ImageLike],
+    videos: VideoLike | Sequence[VideoLike],
     system: System,
     session: str,
     model: str,
+    enclosures: Enclosures,
 ) -> token_service_pb2.CountTokensRequest:
-    return token_service_pb2.CountTokensRequest(
-        model=model,
-        prompt=prompt_message(prompt, images),
-        **system_fields(system),
-        session=session,
+    request = token_service_pb2.CountTokensRequest(
+        model=model, **system_fields(system), session=session
     )
+    shown: tuple[Image | Video, ...] = (*as_images(images), *as_videos(videos))
+    write_prompt(request.prompt, prompt, shown, enclosures)
+    return request
 
 
 def create_session(
@@ -155,7 +176,7 @@ def create_session(
             model=model,
             **system_fields(system),
             default_sampling=sampling_message(sampling),
-            ttl=_duration(ttl),
+            ttl=duration(ttl),
             labels=labels,
         ),
     )
@@ -198,7 +219,7 @@ def fork_session(
         name=name,
         at_turn=at_turn,
         session_id=session_id,
-        ttl=_duration(ttl),
+        ttl=duration(ttl),
     )
 
 
@@ -221,35 +242,58 @@ def generation_name(name: str) -> str:
     return name if name.startswith("generations/") else f"generations/{name}"
 
 
-def prompt_message(
-    prompt: PromptLike, images: ImageLike | Sequence[ImageLike]
-) -> content_pb2.Prompt:
-    pictures = as_images(images)
+def media_name(media: Media | str) -> str:
+    """The full name: "9f86…" is "media/9f86…"."""
+    name = media.name if isinstance(media, Media) else media
+    return name if name.startswith("media/") else f"media/{name}"
+
+
+def media_states(states: Sequence[MediaState]) -> list[media_pb2.MediaState.ValueType]:
+    return [media_pb2.MediaState.Value(f"MEDIA_STATE_{state.name}") for state in states]
+
+
+# A message put into another is a copy; prompts are written in place, so that what waits in
+# `Enclosures` is a part of the request itself.
+
+
+def write_prompt(
+    target: content_pb2.Prompt,
+    prompt: PromptLike,
+    shown: Sequence[Image | Video],
+    enclosures: Enclosures,
+) -> None:
     if isinstance(prompt, TokenPrompt):
-        if pictures:
-            raise UsageError("a prompt of token ids takes no pictures")
-        return content_pb2.Prompt(tokens=content_pb2.TokenPrompt(token_ids=prompt.token_ids))
+        if shown:
+            raise UsageError("a prompt of token ids takes no pictures and no clips")
+        target.tokens.CopyFrom(content_pb2.TokenPrompt(token_ids=prompt.token_ids))
+        return
     if isinstance(prompt, Conversation):
-        if pictures:
-            raise UsageError("put the pictures of a conversation into its messages")
+        if shown:
+            raise UsageError("put the pictures and clips of a conversation into its messages")
         messages: Iterable[Message] = prompt.messages
     else:
-        messages = (as_message(prompt, pictures),)
-    return content_pb2.Prompt(
-        contents=content_pb2.ContentList(contents=[content(message) for message in messages])
-    )
+        messages = (as_message(prompt, shown),)
+    target.contents.SetInParent()
+    for message in messages:
+        write_message(target.contents.contents.add(), message, enclosures)
+    enclosures.put_small_ones_inside()
 
 
-def content(message: Message) -> content_pb2.Content:
-    return content_pb2.Content(
-        role=_ROLES[message.role],
-        parts=[
-            content_pb2.Part(text=part)
-            if isinstance(part, str)
-            else content_pb2.Part(image=_image(part))
-            for part in message.parts
-        ],
-    )
+def write_message(target: content_pb2.Content, message: Message, enclosures: Enclosures) -> None:
+    target.role = _ROLES[message.role]
+    for part in message.parts:
+        made: content_pb2.ImagePart | content_pb2.VideoPart
+        if isinstance(part, str):
+            target.parts.add(text=part)
+            continue
+        if isinstance(part, Image):
+            made = target.parts.add(image=_image(part)).image
+        else:
+            made = target.parts.add(video=_video(part)).video
+        if part.media:
+            made.media = part.media
+        else:
+            enclosures.add(made, part.open())
 
 
 def system_fields(system: System) -> dict[str, Any]:
@@ -278,7 +322,7 @@ def output_message(output: Output | None, *, whole: bool) -> sampling_pb2.Output
         token_ids=wanted.token_ids,
         top_logprobs=wanted.top_logprobs,
         include_stop=wanted.include_stop,
-        flush_interval=_duration(wanted.flush_interval),
+        flush_interval=duration(wanted.flush_interval),
         delivery=sampling_pb2.DELIVERY_FINAL_ONLY if whole else sampling_pb2.DELIVERY_DELTAS,
     )
 
@@ -292,21 +336,33 @@ def run_message(run: Run | None, *, resumable: bool) -> sampling_pb2.RunPolicy:
         on_disconnect = sampling_pb2.ON_DISCONNECT_GRACE
     return sampling_pb2.RunPolicy(
         on_disconnect=on_disconnect,
-        resume_grace=_duration(wanted.resume_grace),
-        generation_timeout=_duration(wanted.generation_timeout),
-        queue_timeout=_duration(wanted.queue_timeout),
+        resume_grace=duration(wanted.resume_grace),
+        generation_timeout=duration(wanted.generation_timeout),
+        queue_timeout=duration(wanted.queue_timeout),
     )
+
+
+def _shown(options: GenerateOptions | ChatOptions) -> tuple[Image | Video, ...]:
+    return (*as_images(options.get("images", ())), *as_videos(options.get("videos", ())))
 
 
 def _image(image: Image) -> content_pb2.ImagePart:
-    return content_pb2.ImagePart(
-        inline_data=image.read(), hd_num=image.hd_num, label=image.label or ""
+    return content_pb2.ImagePart(hd_num=image.hd_num, label=image.label or "")
+
+
+def _video(video: Video) -> content_pb2.VideoPart:
+    return content_pb2.VideoPart(
+        max_frames=video.max_frames,
+        fps=video.fps,
+        start=duration(video.start),
+        end=duration(video.end),
+        label=video.label or "",
     )
 
 
-def _duration(seconds: float | None) -> Duration | None:
+def duration(seconds: float | None) -> Duration | None:
     if seconds is None:
         return None
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
+    made = Duration()
+    made.FromNanoseconds(round(seconds * 1e9))
+    return made

@@ -45,10 +45,24 @@ class ImageRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VideoRef:
+    """A clip of a stored turn: named by its digest, with the choice of frames that was asked."""
+
+    sha256: str
+    mime_type: str
+    label: str
+    max_frames: int | None
+    fps: float | None
+    start: float | None
+    end: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMessage:
     role: Role
     text: str
     images: tuple[ImageRef, ...] = ()
+    videos: tuple[VideoRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +170,18 @@ class ImageCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VideoCount:
+    """What one clip of a prompt costs; `frames` are those shown."""
+
+    width: int
+    height: int
+    frames: int
+    tiles_wide: int
+    tiles_high: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenCount:
     """`context_limit` bounds prompt and answer together; what is left for the answer follows."""
 
@@ -163,3 +189,5 @@ class TokenCount:
     image_tokens: int
     context_limit: int
     images: tuple[ImageCount, ...] = ()
+    video_tokens: int = 0
+    videos: tuple[VideoCount, ...] = ()

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -11,12 +12,15 @@ from ixc_client import _replies as replies
 from ixc_client import _requests as requests
 from ixc_client._answer import StreamState
 from ixc_client._calls import Calls
+from ixc_client._enclosures import Enclosures
 from ixc_client._errors import IxcError, UsageError
 from ixc_client._events import Answer
-from ixc_client._inputs import ChatOptions, ImageLike, MessageLike, Sampling
+from ixc_client._inputs import ChatOptions, MessageLike, Sampling
+from ixc_client._media import ImageLike, VideoLike
 from ixc_client._resources import SessionInfo, TokenCount, Turn
 from ixc_client._settings import NOT_GIVEN, NotGiven
 from ixc_client._stream import AnswerStream
+from ixc_client._uploader import Uploader
 
 
 class Session:
@@ -30,12 +34,14 @@ class Session:
     def __init__(
         self,
         calls: Calls,
+        uploader: Uploader,
         *,
         name: str = "",
         create: session_service_pb2.CreateSessionRequest | None = None,
         keep: bool,
     ) -> None:
         self._calls = calls
+        self._uploader = uploader
         self._name = name
         self._create = create
         self._creating = threading.Lock()
@@ -89,12 +95,25 @@ class Session:
         return self._stream(message, whole=False, options=options)
 
     def count(
-        self, message: MessageLike, /, *, images: ImageLike | Sequence[ImageLike] = ()
+        self,
+        message: MessageLike,
+        /,
+        *,
+        images: ImageLike | Sequence[ImageLike] = (),
+        videos: VideoLike | Sequence[VideoLike] = (),
     ) -> TokenCount:
         """What the conversation would cost in tokens with this message as its next."""
+        enclosures = Enclosures()
         request = requests.count(
-            message, images=images, system=None, session=self.open().name, model=""
+            message,
+            images=images,
+            videos=videos,
+            system=None,
+            session=self.open().name,
+            model="",
+            enclosures=enclosures,
         )
+        self._uploader.enclose(enclosures)
         reply = self._unary(methods.COUNT_TOKENS, request)
         return replies.token_count(reply)
 
@@ -142,7 +161,7 @@ class Session:
             self.open().name, at_turn=at_turn, session_id=session_id, ttl=ttl
         )
         reply = self._unary(methods.FORK_SESSION, request)
-        return Session(self._calls, name=reply.session.name, keep=True)
+        return Session(self._calls, self._uploader, name=reply.session.name, keep=True)
 
     def rewind(self, to_turn: int) -> SessionInfo:
         """Removes all turns but the first `to_turn`, for good; fork first to keep them."""
@@ -160,11 +179,17 @@ class Session:
 
     def _stream(self, message: MessageLike, *, whole: bool, options: ChatOptions) -> AnswerStream:
         retries = self._calls.retries
+        enclosures = Enclosures()
         request = requests.chat(
-            self.open().name, message, whole=whole, resumable=retries.attempts > 1, **options
+            self.open().name,
+            message,
+            whole=whole,
+            resumable=retries.attempts > 1,
+            enclosures=enclosures,
+            **options,
         )
         state = StreamState((methods.CHAT, request), retries=retries, session=self.name)
-        return AnswerStream(self._calls, state)
+        return AnswerStream(self._calls, state, partial(self._uploader.enclose, enclosures))
 
     def _unary(
         self, method: methods.Method[methods.RequestT, methods.ResponseT], request: methods.RequestT

@@ -5,7 +5,7 @@ reading.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,9 +32,12 @@ class AnswerStream(Iterator[Delta]):
     ...     print(stream.answer.usage)
     """
 
-    def __init__(self, calls: Calls, state: StreamState) -> None:
+    def __init__(
+        self, calls: Calls, state: StreamState, prepare: Callable[[], None] | None = None
+    ) -> None:
         self._calls = calls
         self._state = state
+        self._prepare = prepare  # uploads what is too large for the request
         self._responses: ResponseStream[Any] | None = None
         self._cancel_wanted = False
         self._sent = False
@@ -119,6 +122,7 @@ class AnswerStream(Iterator[Delta]):
         if self._state.error is not None:
             raise self._state.error
         try:
+            self._enclose()
             while (event := self._state.pop()) is None and not self._state.finished:
                 self._state.take(self._receive().event)
                 if self._cancel_wanted and self.generation:
@@ -130,6 +134,17 @@ class AnswerStream(Iterator[Delta]):
         if event is None:
             self._finish_call()
         return event
+
+    def _enclose(self) -> None:
+        """Once, before anything is sent."""
+        if self._prepare is None:
+            return
+        try:
+            self._prepare()
+        except IxcError as error:
+            self._state.error = error
+            raise
+        self._prepare = None
 
     def _receive(self) -> Any:
         """One message, over as many connections as it takes and is allowed."""

@@ -8,9 +8,10 @@
             assert my_program(ixc) == "A cat."
             assert server.calls[-1].method == "Chat"
 
-It keeps sessions, replays streams and cancels as the contract says. One token is one character;
-a picture costs 100. Without a script it answers by repeating the question. Scripted answers that
-nobody asked for fail the test when the block is left.
+It keeps sessions and media, replays streams and cancels as the contract says. One token is one
+character; a picture costs 100, a clip 300, and neither is ever opened. Without a script it answers
+by repeating the question. Scripted answers that nobody asked for fail the test when the block is
+left.
 """
 
 import threading
@@ -141,6 +142,17 @@ class FakeServer:
         """Scripts silence: the next call gets no answer until its caller gives up."""
         self._failures.append(_Failure(method=method, status=None))
 
+    def cut_upload(self, *, after: int) -> None:
+        """Scripts a lost connection, once, when an upload has brought so many bytes.
+
+        The client goes on by itself; this is for programs that show or count how far it is.
+        """
+        self._service.media.cut_upload(after)
+
+    def keep_processing(self, looks: int) -> None:
+        """What is uploaded from now on is ready only when it has been looked at so often."""
+        self._service.media.keep_processing(looks)
+
     def release(self) -> None:
         """Lets every answer that is held run to its end."""
         self._service.release()
@@ -165,6 +177,13 @@ class FakeServer:
             _, service, name = method.path.split("/")
             by_service.setdefault(service, {})[name] = grpc.unary_stream_rpc_method_handler(
                 self._stream(name, stream),
+                method.request.FromString,
+                method.response.SerializeToString,
+            )
+        for method, upstream in self._service.upstreams.items():
+            _, service, name = method.path.split("/")
+            by_service.setdefault(service, {})[name] = grpc.stream_unary_rpc_method_handler(
+                self._upstream(name, method.request, upstream),
                 method.request.FromString,
                 method.response.SerializeToString,
             )
@@ -198,6 +217,21 @@ class FakeServer:
             self._arrived(name, request, context)
             try:
                 yield from answer(request, context)
+            except Refusal as refusal:
+                _abort(context, _refused(refusal))
+
+        return handle
+
+    def _upstream(
+        self, name: str, kind: type[Any], answer: Callable[[Any, Iterator[Any]], Any]
+    ) -> Callable[[Iterator[Any], grpc.ServicerContext], Any]:
+        """Of many messages the first is recorded: it says what the rest is."""
+
+        def handle(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            first = next(requests, kind())
+            self._arrived(name, first, context)
+            try:
+                return answer(first, requests)
             except Refusal as refusal:
                 _abort(context, _refused(refusal))
 

@@ -141,7 +141,9 @@ class PromptDone(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     prefill_seconds: float
 
 
-class Token(msgspec.Struct, frozen=True, tag=True):
+class Token(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """`gc=False`: never in a cycle, and thousands a second would keep the collector running."""
+
     sequence_id: str
     token_id: int
     logprob: TokenLogprob | None = None

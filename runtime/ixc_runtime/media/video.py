@@ -173,15 +173,13 @@ def _frame_range(
     end = math.inf if end_seconds is None else end_seconds
     if not 0 <= start < duration:
         raise FieldInvalid(
-            "start_seconds",
-            f"start_seconds is {start:g}; the clip lasts {duration:g} s",
+            "start",
+            f"start is {start:g} s; the clip lasts {duration:g} s",
             value=start,
             durationSeconds=f"{duration:.3f}",
         )
     if not end > start:
-        raise FieldInvalid(
-            "end_seconds", f"end_seconds is {end:g}, not after the start at {start:g}", value=end
-        )
+        raise FieldInvalid("end", f"end is {end:g} s, not after start, {start:g} s", value=end)
     # A thousandth of a frame either way is what numbers like 29.97 lose in arithmetic.
     first = min(int(start * info.fps + 1e-3), info.num_frames - 1)
     stop = info.num_frames if end >= duration else math.ceil(end * info.fps - 1e-3)

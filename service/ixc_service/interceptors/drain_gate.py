@@ -14,6 +14,8 @@ _REFUSED = {
     "/ixc.v1.SessionService/ForkSession",
     "/ixc.v1.SessionService/RewindSession",
     "/ixc.v1.SessionService/DeleteSession",
+    "/ixc.v1.MediaService/UploadMedia",
+    "/ixc.v1.MediaService/DeleteMedia",
 }
 
 

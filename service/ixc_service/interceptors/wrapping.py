@@ -1,7 +1,8 @@
-"""One interceptor from one function: how a behaviour is wrapped, for unary and streamed answers.
+"""One interceptor from one function: how a behaviour is wrapped, whatever is streamed.
 
-Our streaming handlers are coroutines that write, so both shapes are `await behavior(request,
-context)`. Other shapes (reflection's two-way stream) pass unchanged.
+Our streaming handlers are coroutines that write, so all shapes are `await behavior(request,
+context)`; where the caller streams, `request` is an iterator of requests. Two-way streams
+(reflection's) pass unchanged.
 """
 
 from collections.abc import Awaitable, Callable
@@ -30,7 +31,7 @@ class Wrapping(ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
+        if handler is None or (handler.request_streaming and handler.response_streaming):
             return handler
         method = handler_call_details.method
         serializers = {
@@ -40,5 +41,8 @@ class Wrapping(ServerInterceptor):
         if handler.response_streaming:
             behavior = self._around(method, handler.unary_stream)
             return grpc.unary_stream_rpc_method_handler(behavior, **serializers)
+        if handler.request_streaming:
+            behavior = self._around(method, handler.stream_unary)
+            return grpc.stream_unary_rpc_method_handler(behavior, **serializers)
         behavior = self._around(method, handler.unary_unary)
         return grpc.unary_unary_rpc_method_handler(behavior, **serializers)

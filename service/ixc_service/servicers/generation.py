@@ -8,13 +8,10 @@ from ixc.v1 import generation_pb2
 from ixc.v1 import generation_service_pb2 as pb
 from ixc.v1.events_pb2 import GenerationEvent
 from ixc.v1.generation_service_pb2_grpc import GenerationServiceServicer
-from ixc_runtime import ModelInfo
 from ixc_service.generations import Generations
 from ixc_service.identifiers import id_of
-from ixc_service.jobs import GenerateJob
-from ixc_service.limits import Limits
+from ixc_service.jobs import Desk, GenerateJob
 from ixc_service.log_events import emit
-from ixc_service.media_store import MediaStore
 from ixc_service.paging import decode_token, encode_token, page_size
 from ixc_service.run import OnDisconnect, Run
 from ixc_service.store import LOCAL_OWNER
@@ -31,31 +28,29 @@ class GenerationServicer(GenerationServiceServicer):
         generations: Generations,
         streams: Streams,
         *,
-        media: MediaStore,
-        model: ModelInfo,
-        limits: Limits,
+        desk: Desk,
         flush_seconds: float,
     ) -> None:
         self._generations = generations
         self._streams = streams
-        self._media = media
-        self._model = model
-        self._limits = limits
+        self._desk = desk
+        self._model = desk.model
+        self._limits = desk.limits
         self._flush_seconds = flush_seconds
 
     # A coroutine that writes, which the stub's type does not know: it can be told when a write
     # takes too long, a generator cannot.
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:  # type: ignore[override]
         checks.check_generate(request, self._limits, self._model)
-        asked = requests.generation_request(request, self._model, self._limits, self._media)
-        pictures = requests.pictures(request.prompt.contents.contents)
+        asked = requests.generation_request(request, self._model, self._limits, self._desk.media)
+        attachments = requests.attachments(requests.contents_of(request.prompt))
         run, view = self._streams.begin(
             request_key("Generate", request),
             requests.run_spec(
                 request, OnDisconnect.CANCEL, self._limits, labels=dict(request.labels)
             ),
             requests.view(request.output, request.after_sequence, self._flush_seconds),
-            lambda _: GenerateJob(asked, pictures, self._media),
+            lambda _: GenerateJob(LOCAL_OWNER, asked, attachments, self._desk),
         )
         await self._streams.send(run, view, context, _generate_response)
 

@@ -24,11 +24,11 @@ class TokenServicer(TokenServiceServicer):
         self, request: pb.CountTokensRequest, context: Context
     ) -> pb.CountTokensResponse:
         check_count_tokens(request, self._desk.limits, self._desk.model)
-        pictures = requests.pictures(request.prompt.contents.contents)
-        with self._desk.media.pinned(picture.digest for picture in pictures):
-            await self._desk.media.put(pictures)
+        attachments = requests.attachments(requests.contents_of(request.prompt))
+        with self._desk.media.pinned(LOCAL_OWNER, attachments.digests):
+            await self._desk.library.take(LOCAL_OWNER, attachments)
             count = await self._engine.count(await self._prompt(request))
-        return resources.count_message(count, num_new=len(pictures))
+        return resources.count_message(count, num_new=len(attachments.digests))
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
         check_model(request.model, self._desk.model)

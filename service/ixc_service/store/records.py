@@ -1,10 +1,11 @@
 """The values the store holds. Plain data; nothing here knows SQL or protobuf."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 
-from ixc_runtime import FinishReason, SamplingParams, Timings, Usage
+from ixc_runtime import FinishReason, ImageInfo, SamplingParams, Timings, Usage, VideoInfo
 
 # The owner of everything while no identity is asked for.
 LOCAL_OWNER = "local"
@@ -24,7 +25,21 @@ class StoredImage(msgspec.Struct, frozen=True, tag="image"):
     label: str | None = None
 
 
-StoredPart = StoredText | StoredImage
+class StoredVideo(msgspec.Struct, frozen=True, tag="video"):
+    """A clip by the SHA-256 of its bytes, and which of its frames were asked for."""
+
+    digest: str
+    mime_type: str
+    size_bytes: int
+    max_frames: int | None = None
+    fps: float | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    label: str | None = None
+
+
+StoredMedia = StoredImage | StoredVideo
+StoredPart = StoredText | StoredImage | StoredVideo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,5 +108,58 @@ class TurnRecord:
     matched_stop_token_id: int | None = None
 
     @property
-    def image_digests(self) -> tuple[str, ...]:
-        return tuple(part.digest for part in self.user if isinstance(part, StoredImage))
+    def media_digests(self) -> tuple[str, ...]:
+        """Of its pictures and clips, each as often as it occurs."""
+        return tuple(part.digest for part in self.user if isinstance(part, StoredMedia))
+
+
+class MediaState(StrEnum):
+    PROCESSING = "processing"  # whole, but not looked at yet
+    ACTIVE = "active"
+    FAILED = "failed"  # it cannot be used, and its bytes are not kept for it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaFailure:
+    """Why an object cannot be used: a fault as it crosses borders, see ixc_runtime.errors."""
+
+    reason: str
+    message: str
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaRecord:
+    """An owner's uploaded object. Its bytes are a file of the media store, shared with others.
+
+    `facts` are what was found in it, a MediaFailure when FAILED, None while PROCESSING.
+    """
+
+    owner: str
+    digest: str
+    mime_type: str
+    size_bytes: int
+    state: MediaState
+    facts: ImageInfo | VideoInfo | MediaFailure | None
+    ttl_seconds: float
+    create_time: float
+    expire_time: float
+
+    @property
+    def is_video(self) -> bool:
+        return self.mime_type.startswith("video/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadRecord:
+    """A transfer, begun or finished. `staging` is the name of the file its bytes gather in."""
+
+    owner: str
+    upload_id: str
+    digest: str
+    mime_type: str  # as the caller says; may be empty
+    size_bytes: int
+    ttl_seconds: float
+    staging: str
+    is_finished: bool
+    expire_time: float

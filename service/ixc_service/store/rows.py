@@ -100,7 +100,7 @@ def insert_turn(
     )
     connection.executemany(
         "INSERT INTO turn_media (digest, owner, session_id, turn_index) VALUES (?, ?, ?, ?)",
-        [(digest, *place) for digest in set(turn.image_digests)],
+        [(digest, *place) for digest in set(turn.media_digests)],
     )
 
 

@@ -4,7 +4,7 @@ import sqlite3
 
 from ixc_service.errors import StoreUnavailable
 
-VERSION = 1
+VERSION = 2
 
 # Index n holds what turns version n into n + 1.
 _STEPS = (
@@ -66,6 +66,36 @@ _STEPS = (
         FOREIGN KEY (owner, session_id) REFERENCES sessions ON DELETE CASCADE
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX requests_by_session ON requests (owner, session_id, turn_index);
+    """,
+    """
+    -- Who has uploaded what. `facts` is msgpack of what `state` and `mime_type` say it is, or NULL.
+    CREATE TABLE media (
+        owner       TEXT NOT NULL,
+        digest      TEXT NOT NULL,
+        mime_type   TEXT NOT NULL,
+        size_bytes  INTEGER NOT NULL,
+        state       TEXT NOT NULL,
+        facts       BLOB,
+        ttl_seconds REAL NOT NULL,
+        create_time REAL NOT NULL,
+        expire_time REAL NOT NULL,
+        PRIMARY KEY (owner, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX media_by_time ON media (owner, create_time, digest);
+    CREATE INDEX media_by_expiry ON media (expire_time);
+
+    CREATE TABLE uploads (
+        owner       TEXT NOT NULL,
+        upload_id   TEXT NOT NULL,
+        digest      TEXT NOT NULL,
+        mime_type   TEXT NOT NULL,
+        size_bytes  INTEGER NOT NULL,
+        ttl_seconds REAL NOT NULL,
+        staging     TEXT NOT NULL,
+        is_finished INTEGER NOT NULL,
+        expire_time REAL NOT NULL,
+        PRIMARY KEY (owner, upload_id)
+    ) STRICT, WITHOUT ROWID;
     """,
 )
 

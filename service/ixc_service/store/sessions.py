@@ -221,8 +221,13 @@ class SessionStore:
         return await self._database.read(work)
 
     async def media_in_use(self) -> frozenset[str]:
+        """Digests whose files are needed, by a turn or under a name of their own."""
+
         def work(connection: sqlite3.Connection) -> frozenset[str]:
-            found = connection.execute("SELECT DISTINCT digest FROM turn_media")
+            found = connection.execute(
+                "SELECT digest FROM turn_media "
+                "UNION SELECT digest FROM media WHERE state <> 'failed'"
+            )
             return frozenset(row[0] for row in found)
 
         return await self._database.read(work)

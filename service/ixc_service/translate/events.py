@@ -63,7 +63,7 @@ def _logged(event: Event, run: Run, view: View, model: ModelInfo) -> events_pb2.
     shows_ids = run.spec.sends_token_ids
     match event.update:
         case TextDelta() as update:
-            return events_pb2.GenerationEvent(delta=delta(update, shows_ids=shows_ids))
+            return _delta_event(update, shows_ids=shows_ids)
         case Accepted() as update:
             return events_pb2.GenerationEvent(accepted=_accepted(update, run, view, model))
         case PromptProcessed() as update:
@@ -108,6 +108,7 @@ def _accepted(
         effective_sampling=sampling_message(update.sampling),
         prompt_tokens=update.usage.prompt_tokens,
         image_tokens=update.usage.image_tokens,
+        video_tokens=update.usage.video_tokens,
     )
 
 
@@ -121,19 +122,24 @@ def _processed(update: PromptProcessed, run: Run) -> events_pb2.PromptProcessed:
     return events_pb2.PromptProcessed(
         prompt_tokens=update.usage.prompt_tokens,
         image_tokens=update.usage.image_tokens,
+        video_tokens=update.usage.video_tokens,
         cached_tokens=update.cached_tokens,
         encoded_tiles=update.encoded_tiles,
         cache_hit=hit,
     )
 
 
-def delta(update: TextDelta, *, shows_ids: bool) -> events_pb2.Delta:
-    return events_pb2.Delta(
-        text=update.text,
-        token_ids=update.token_ids if shows_ids else (),
-        logprobs=map(_logprobs, update.logprobs),
-        token_count=len(update.token_ids),
-    )
+def _delta_event(update: TextDelta, *, shows_ids: bool) -> events_pb2.GenerationEvent:
+    # Filled in place: a message made apart and handed over would be copied, once a token.
+    message = events_pb2.GenerationEvent()
+    delta = message.delta
+    delta.text = update.text
+    delta.token_count = len(update.token_ids)
+    if shows_ids:
+        delta.token_ids.extend(update.token_ids)
+    if update.logprobs:
+        delta.logprobs.extend(map(_logprobs, update.logprobs))
+    return message
 
 
 def _logprobs(entry: TokenLogprob) -> events_pb2.TokenLogprobs:
@@ -180,6 +186,7 @@ def replayed_turn(
         effective_sampling=sampling_message(turn.sampling),
         prompt_tokens=turn.usage.prompt_tokens,
         image_tokens=turn.usage.image_tokens,
+        video_tokens=turn.usage.video_tokens,
     )
     done = Completed(
         finish_reason=turn.finish_reason,
@@ -207,6 +214,7 @@ def usage_message(usage: Usage) -> generation_pb2.Usage:
         prompt_tokens=usage.prompt_tokens,
         cached_tokens=usage.cached_tokens,
         image_tokens=usage.image_tokens,
+        video_tokens=usage.video_tokens,
         output_tokens=usage.output_tokens,
     )
 

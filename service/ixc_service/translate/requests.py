@@ -1,6 +1,6 @@
 """From requests to the runtime's and the service's values."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from google.protobuf import message as protobuf
 from google.protobuf.duration_pb2 import Duration
@@ -28,14 +28,17 @@ from ixc_runtime import (
     SamplingParams,
     TextPart,
     TokenPrompt,
+    VideoPart,
 )
 from ixc_service.delivery import View
+from ixc_service.identifiers import digest_of
 from ixc_service.jobs import ChatOrder, within_limits
 from ixc_service.limits import Limits
-from ixc_service.media_store import MediaStore, Picture, media_type
+from ixc_service.media_library import Attachments, NamedMedia
+from ixc_service.media_store import Encoded, MediaStore, media_type
 from ixc_service.run import OnDisconnect, RunSpec
 from ixc_service.seats import BusyPolicy
-from ixc_service.store import LOCAL_OWNER, StoredImage, StoredPart, StoredText
+from ixc_service.store import LOCAL_OWNER, StoredImage, StoredPart, StoredText, StoredVideo
 
 _ROLES = {
     content_pb2.ROLE_UNSPECIFIED: Role.USER,
@@ -130,17 +133,40 @@ def preset_text(model: ModelInfo) -> str:
 # ---- content
 
 
-def pictures(contents: Iterable[content_pb2.Content]) -> tuple[Picture, ...]:
-    return tuple(
-        Picture.of(part.image.inline_data)
-        for content in contents
-        for part in content.parts
-        if part.HasField("image")
+def attachments(contents: Mapping[str, content_pb2.Content]) -> Attachments:
+    """The pictures and clips of messages, which are given by their fields."""
+    found = [
+        (f"{field}.parts[{index}].{kind}", kind, part.video if kind == "video" else part.image)
+        for field, content in contents.items()
+        for index, part in enumerate(content.parts)
+        if (kind := part.WhichOneof("kind")) in {"image", "video"}
+    ]
+    return Attachments(
+        inline=tuple(
+            Encoded.of(message.inline_data) for _, _, message in found if not message.media
+        ),
+        named=tuple(
+            NamedMedia(
+                digest=digest_of(message.media) or "",
+                is_video=kind == "video",
+                field=f"{field}.media",
+            )
+            for field, kind, message in found
+            if message.media
+        ),
     )
 
 
-def contents_of(prompt: content_pb2.Prompt) -> Iterable[content_pb2.Content]:
-    return prompt.contents.contents
+def contents_of(prompt: content_pb2.Prompt) -> dict[str, content_pb2.Content]:
+    """A prompt's messages by their fields."""
+    return {
+        f"prompt.contents.contents[{index}]": content
+        for index, content in enumerate(prompt.contents.contents)
+    }
+
+
+def _digest(message: content_pb2.ImagePart | content_pb2.VideoPart) -> str:
+    return digest_of(message.media) or Encoded.of(message.inline_data).digest
 
 
 def prompt(message: content_pb2.Prompt, system: str | None, media: MediaStore) -> Prompt:
@@ -159,32 +185,65 @@ def prompt(message: content_pb2.Prompt, system: str | None, media: MediaStore) -
 
 def _parts(content: content_pb2.Content, media: MediaStore) -> tuple[Part, ...]:
     return tuple(
-        _image(part.image, media) if part.HasField("image") else TextPart(text=part.text)
+        _image(part.image, media)
+        if part.HasField("image")
+        else _video(part.video, media)
+        if part.HasField("video")
+        else TextPart(text=part.text)
         for part in content.parts
     )
 
 
 def _image(message: content_pb2.ImagePart, media: MediaStore) -> ImagePart:
     return ImagePart(
-        source=media.source(Picture.of(message.inline_data).digest),
+        source=media.source(_digest(message)),
         hd_num=message.hd_num if message.HasField("hd_num") else None,
         label=message.label or None,
     )
 
 
+def _video(message: content_pb2.VideoPart, media: MediaStore) -> VideoPart:
+    return VideoPart(
+        source=media.video_source(_digest(message)),
+        max_frames=message.max_frames if message.HasField("max_frames") else None,
+        fps=message.fps if message.HasField("fps") else None,
+        start_seconds=seconds(message.start) if message.HasField("start") else None,
+        end_seconds=seconds(message.end) if message.HasField("end") else None,
+        label=message.label or None,
+    )
+
+
 def stored_parts(content: content_pb2.Content) -> tuple[StoredPart, ...]:
+    """Of what is named, type and size are not known here, and left empty."""
     return tuple(
-        _stored_image(part.image) if part.HasField("image") else StoredText(part.text)
+        _stored_image(part.image)
+        if part.HasField("image")
+        else _stored_video(part.video)
+        if part.HasField("video")
+        else StoredText(part.text)
         for part in content.parts
     )
 
 
 def _stored_image(message: content_pb2.ImagePart) -> StoredImage:
     return StoredImage(
-        digest=Picture.of(message.inline_data).digest,
+        digest=_digest(message),
         mime_type=media_type(message.inline_data) or "",
         size_bytes=len(message.inline_data),
         hd_num=message.hd_num if message.HasField("hd_num") else None,
+        label=message.label or None,
+    )
+
+
+def _stored_video(message: content_pb2.VideoPart) -> StoredVideo:
+    return StoredVideo(
+        digest=_digest(message),
+        mime_type=media_type(message.inline_data) or "",
+        size_bytes=len(message.inline_data),
+        max_frames=message.max_frames if message.HasField("max_frames") else None,
+        fps=message.fps if message.HasField("fps") else None,
+        start_seconds=seconds(message.start) if message.HasField("start") else None,
+        end_seconds=seconds(message.end) if message.HasField("end") else None,
         label=message.label or None,
     )
 
@@ -239,7 +298,7 @@ def chat_order(request: chat_service_pb2.ChatRequest, session_id: str, limits: L
         session_id=session_id,
         request_id=request.request_id,
         user=stored_parts(request.message),
-        pictures=pictures((request.message,)),
+        attachments=attachments({"message": request.message}),
         expected_turn=request.expected_turn if request.HasField("expected_turn") else None,
         adapter=request.adapter or BASE_ADAPTER,
         sampling=sampling_params(request.sampling),

@@ -12,13 +12,20 @@ from ixc.v1 import (
     session_pb2,
     token_service_pb2,
 )
-from ixc_runtime import BASE_ADAPTER, EngineLoad, MemoryPlan, ModelInfo, PromptCount
+from ixc_runtime import (
+    BASE_ADAPTER,
+    MAX_VIDEO_FRAMES,
+    EngineLoad,
+    MemoryPlan,
+    ModelInfo,
+    PromptCount,
+)
 from ixc_service.event_log import Failed
 from ixc_service.identifiers import generation_name, model_name, session_name, turn_name
 from ixc_service.limits import MAX_ERROR_DETAILS_BYTES, Limits
 from ixc_service.run import Run
 from ixc_service.status import status_of
-from ixc_service.store import SessionRecord, StoredPart, StoredText, TurnRecord
+from ixc_service.store import SessionRecord, StoredPart, StoredText, StoredVideo, TurnRecord
 from ixc_service.translate.events import (
     FINISH_REASONS,
     STATES,
@@ -34,6 +41,7 @@ _DTYPES = {
     "bfloat16": model_pb2.DATA_TYPE_BFLOAT16,
     "float16": model_pb2.DATA_TYPE_FLOAT16,
 }
+_CHUNK_FRAME_BYTES = 64  # what stands around a chunk's bytes in its message
 _SCHEMES = {"awq": model_pb2.QUANTIZATION_SCHEME_AWQ}
 
 
@@ -95,6 +103,8 @@ def turn_message(session_id: str, turn: TurnRecord, *, is_full: bool) -> session
 def _part(part: StoredPart) -> content_pb2.Part:
     if isinstance(part, StoredText):
         return content_pb2.Part(text=part.text)
+    if isinstance(part, StoredVideo):
+        return content_pb2.Part(video=_video(part))
     return content_pb2.Part(
         image=content_pb2.ImagePart(
             mime_type=part.mime_type,
@@ -102,6 +112,18 @@ def _part(part: StoredPart) -> content_pb2.Part:
             label=part.label or "",
             sha256=part.digest,
         )
+    )
+
+
+def _video(part: StoredVideo) -> content_pb2.VideoPart:
+    return content_pb2.VideoPart(
+        mime_type=part.mime_type,
+        max_frames=part.max_frames,
+        fps=part.fps,
+        start=None if part.start_seconds is None else duration(part.start_seconds),
+        end=None if part.end_seconds is None else duration(part.end_seconds),
+        label=part.label or "",
+        sha256=part.digest,
     )
 
 
@@ -195,6 +217,10 @@ def limits_message(limits: Limits, model: ModelInfo, plan: MemoryPlan) -> model_
         else:
             setattr(message, item.name, value)
     message.max_hd_num = min(limits.max_hd_num, model.hd_num_max)
+    message.max_video_frames = min(limits.max_video_frames, MAX_VIDEO_FRAMES)
+    message.max_upload_chunk_bytes = min(
+        limits.max_upload_chunk_bytes, limits.max_message_bytes - _CHUNK_FRAME_BYTES
+    )
     return message
 
 
@@ -227,7 +253,7 @@ def capabilities(
 ) -> list[model_pb2.Capability.ValueType]:
     found = [model_pb2.CAPABILITY_TOKEN_PROMPTS, model_pb2.CAPABILITY_LOGPROBS]
     if model.tile_size is not None:
-        found.append(model_pb2.CAPABILITY_IMAGE_INPUT)
+        found += [model_pb2.CAPABILITY_IMAGE_INPUT, model_pb2.CAPABILITY_VIDEO_INPUT]
     if set(model.adapters) != {BASE_ADAPTER}:
         found.append(model_pb2.CAPABILITY_ADAPTERS)
     if reuses_prefixes:
@@ -276,10 +302,12 @@ def server_info(
 
 
 def count_message(count: PromptCount, *, num_new: int) -> token_service_pb2.CountTokensResponse:
-    """`num_new` pictures at the end of the prompt are the request's own."""
+    """`num_new` pictures and clips at the end of the prompt are the request's own."""
+    new = count.images[len(count.images) - num_new :]
     return token_service_pb2.CountTokensResponse(
         total_tokens=count.usage.prompt_tokens,
         image_tokens=count.usage.image_tokens,
+        video_tokens=count.usage.video_tokens,
         images=[
             token_service_pb2.ImageCount(
                 width=image.width,
@@ -288,7 +316,20 @@ def count_message(count: PromptCount, *, num_new: int) -> token_service_pb2.Coun
                 tiles_high=image.tiles_high,
                 tokens=image.num_tokens,
             )
-            for image in count.images[len(count.images) - num_new :]
+            for image in new
+            if not image.is_video
+        ],
+        videos=[
+            token_service_pb2.VideoCount(
+                width=video.width,
+                height=video.height,
+                frames=len(video.frames),
+                tiles_wide=video.tiles_wide,
+                tiles_high=video.tiles_high,
+                tokens=video.num_tokens,
+            )
+            for video in new
+            if video.is_video
         ],
         context_limit=count.context_limit,
     )

@@ -2,6 +2,7 @@
 
     findings.py    collecting violations; numbers, durations, enums, names
     prompts.py     content, sampling, output, run policy
+    media.py       uploads and uploaded media
     requests.py    one `check_…` for each request
 
 Free functions without state; they know limits and the model's facts, and nothing of handlers.

@@ -99,6 +99,10 @@ class Findings:
         if value and not _REQUEST_ID.fullmatch(value):
             self.add("request_id", "MALFORMED", "must be 1 to 128 of A-Z a-z 0-9 and '-_.:'")
 
+    def upload_id(self, field: str, value: str, *, required: bool = True) -> None:
+        if (value or required) and not _REQUEST_ID.fullmatch(value):
+            self.add(field, "MALFORMED", "must be 1 to 128 of A-Z a-z 0-9 and '-_.:'")
+
     def new_id(self, field: str, value: str) -> None:
         if value and not is_id(value):
             self.add(field, "MALFORMED", f"must be {ID_RULE}")

@@ -6,9 +6,10 @@ from google.protobuf import message as protobuf
 from google.protobuf.duration_pb2 import Duration
 
 from ixc.v1 import content_pb2, sampling_pb2
-from ixc_runtime import ModelInfo
+from ixc_runtime import MAX_VIDEO_FRAMES, ModelInfo
+from ixc_service.identifiers import digest_of
 from ixc_service.limits import Limits
-from ixc_service.media_store import Picture, media_type, same_type
+from ixc_service.media_store import Encoded, media_type, objection
 from ixc_service.validate.findings import Bounds, Findings
 
 _MAX_LABEL_KEY_BYTES = 63
@@ -16,7 +17,9 @@ _MAX_LABEL_VALUE_BYTES = 255
 _MAX_IMAGE_LABEL_BYTES = 64
 _MAX_FLUSH_SECONDS = 10.0
 _MAX_UINT64 = 2.0**64
-_MAY_HOLD_IMAGES = {content_pb2.ROLE_USER, content_pb2.ROLE_UNSPECIFIED}
+_MAX_FPS = 1000.0
+_MAX_SECONDS = 315_576_000_000.0  # what a Duration holds
+_MAY_HOLD_MEDIA = {content_pb2.ROLE_USER, content_pb2.ROLE_UNSPECIFIED}
 
 # The scalars of SamplingParams, with what the contract allows.
 SAMPLING_BOUNDS: Mapping[str, Bounds] = {
@@ -80,52 +83,98 @@ def check_parts(
     model: ModelInfo,
 ) -> None:
     """The parts of all messages of a request, by their field; limits hold for them together."""
-    num_images = num_bytes = 0
+    num_media = num_bytes = 0
     last = tuple(contents)[-1]
-    if not any(part.HasField("image") or part.text for part in contents[last].parts):
+    if not any(
+        part.HasField("image") or part.HasField("video") or part.text
+        for part in contents[last].parts
+    ):
         findings.prompt_empty(last)
+    most_tiles = min(limits.max_hd_num, model.hd_num_max)
+    most_frames = min(limits.max_video_frames, MAX_VIDEO_FRAMES)
     for field, content in contents.items():
         for index, part in enumerate(content.parts):
             place = f"{field}.parts[{index}]"
+            if part.HasField("image") or part.HasField("video"):
+                num_media += 1
+                if content.role not in _MAY_HOLD_MEDIA:
+                    findings.add(place, "NOT_ALLOWED", "only ROLE_USER may send images and clips")
             if part.HasField("image"):
-                num_images += 1
                 num_bytes += len(part.image.inline_data)
-                if content.role not in _MAY_HOLD_IMAGES:
-                    findings.add(place, "NOT_ALLOWED", "only ROLE_USER may send images")
-                most_tiles = min(limits.max_hd_num, model.hd_num_max)
                 _check_image(findings, f"{place}.image", part.image, Bounds(1, most_tiles))
+            elif part.HasField("video"):
+                num_bytes += len(part.video.inline_data)
+                _check_video(findings, f"{place}.video", part.video, Bounds(1, most_frames))
             elif not part.HasField("text"):
-                findings.add(place, "MISSING", "must hold text or an image")
-    if num_images > limits.max_images:
+                findings.add(place, "MISSING", "must hold text, an image or a clip")
+    if num_media > limits.max_images:
         findings.add(
-            last, "TOO_MANY", f"{num_images} images, at most {limits.max_images} are allowed"
+            last,
+            "TOO_MANY",
+            f"{num_media} images and clips, at most {limits.max_images} are allowed",
         )
     if num_bytes > limits.max_inline_image_bytes:
         findings.add(
             last,
             "TOO_LARGE",
-            f"{num_bytes} bytes of images, at most {limits.max_inline_image_bytes} are allowed",
+            f"{num_bytes} bytes of images and clips, at most {limits.max_inline_image_bytes} "
+            "are allowed inline",
         )
 
 
 def _check_image(
     findings: Findings, field: str, image: content_pb2.ImagePart, hd_num: Bounds
 ) -> None:
-    if not image.inline_data:
-        findings.add(f"{field}.inline_data", "MISSING", "must hold the encoded picture")
-        return
     if image.HasField("hd_num"):
         findings.number(f"{field}.hd_num", image.hd_num, hd_num)
-    findings.size(f"{field}.label", image.label, _MAX_IMAGE_LABEL_BYTES)
-    if len(image.label.splitlines()) > 1:
+    _check_source(findings, field, image, "image/")
+
+
+def _check_video(
+    findings: Findings, field: str, video: content_pb2.VideoPart, frames: Bounds
+) -> None:
+    if video.HasField("max_frames"):
+        findings.number(f"{field}.max_frames", video.max_frames, frames)
+    if video.HasField("fps"):
+        findings.number(f"{field}.fps", video.fps, Bounds(0, _MAX_FPS, low_open=True))
+    if video.HasField("start"):
+        findings.duration(f"{field}.start", video.start, _MAX_SECONDS, zero_allowed=True)
+    if video.HasField("end"):
+        findings.duration(f"{field}.end", video.end, _MAX_SECONDS)
+        if _seconds(video.end) <= _seconds(video.start):
+            findings.add(f"{field}.end", "OUT_OF_RANGE", "must be after start")
+    _check_source(findings, field, video, "video/")
+
+
+def _check_source(
+    findings: Findings,
+    field: str,
+    part: content_pb2.ImagePart | content_pb2.VideoPart,
+    kind: str,
+) -> None:
+    """What pictures and clips have in common: a name or bytes of this `kind`, and a label."""
+    findings.size(f"{field}.label", part.label, _MAX_IMAGE_LABEL_BYTES)
+    if len(part.label.splitlines()) > 1:
         findings.add(f"{field}.label", "MALFORMED", "must be one line")
-    found = media_type(image.inline_data)
-    if found is None:
-        digest = Picture.of(image.inline_data).digest
-        findings.media_type(digest, "the bytes are no PNG, JPEG, WebP, GIF or BMP")
-    elif image.mime_type and not same_type(image.mime_type, found):
-        digest = Picture.of(image.inline_data).digest
-        findings.media_type(digest, f"the bytes are {found}, which mime_type contradicts")
+    if part.HasField("media"):
+        if digest_of(part.media) is None:
+            findings.add(f"{field}.media", "MALFORMED", "must be media/{sha256}")
+        if part.mime_type:
+            findings.add(f"{field}.mime_type", "NOT_ALLOWED", "only with inline_data")
+        return
+    if not part.inline_data:
+        findings.add(f"{field}.inline_data", "MISSING", "must hold encoded bytes, or media a name")
+        return
+    found = media_type(part.inline_data)
+    problem = objection(part.mime_type, found)
+    if found is not None and not found.startswith(kind):
+        problem = f"the bytes are {found}, which belongs into another kind of part"
+    if problem is not None:
+        findings.media_type(Encoded.of(part.inline_data).digest, problem)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
 
 
 def check_sampling(

@@ -92,9 +92,59 @@ def test_count_prints_a_number(server: FakeServer, capsys: Out, picture: str) ->
     assert json.loads(capsys.readouterr().out)["image_tokens"] == 100
 
 
+@pytest.fixture
+def clip(tmp_path: Path) -> str:
+    path = tmp_path / "cat.mp4"
+    path.write_bytes(b"\0\0\0\x18ftypmp42")
+    return str(path)
+
+
+def test_clips_go_with_generate_and_count(server: FakeServer, capsys: Out, clip: str) -> None:
+    """With the choice of frames that the flags make."""
+    flags = ["--max-frames", "8", "--fps", "2", "--start", "1.5", "--end", "3"]
+    main(["generate", "-v", "x", "--server", server.address, "--video", clip, *flags])
+    part = server.calls[0].request.prompt.contents.contents[0].parts[0].video
+    assert (part.max_frames, part.fps) == (8, 2)
+    assert (part.start.ToMilliseconds(), part.end.ToMilliseconds()) == (1500, 3000)
+    assert "300 of clips" in capsys.readouterr().err
+    main(["count", "-v", "x", "--server", server.address, "--video", clip])
+    captured = capsys.readouterr().out
+    assert captured.startswith("301\n")
+    assert f"{clip}: 560×280 pixels, 10 frames, 1×3 tiles, 300 tokens" in captured
+
+
+def test_upload_prints_names_that_other_commands_take(
+    server: FakeServer, capsys: Out, clip: str, picture: str
+) -> None:
+    """And nothing else, so that a shell can keep them; what was found is said beside."""
+    assert main(["upload", "-v", picture, clip, "--server", server.address]) == Exit.OK
+    captured = capsys.readouterr()
+    image, video = captured.out.split()
+    assert f"{picture}: 4 bytes · image/png · 560×560 pixels · 100 tokens" in captured.err
+    assert "10 of 250 frames shown" in captured.err
+    shown = ["--image", image, "--video", video]
+    assert main(["count", "x", "--server", server.address, *shown]) == Exit.OK
+    assert capsys.readouterr().out == "401\n"
+
+
+def test_upload_shows_a_bar_to_a_person(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, clip: str
+) -> None:
+    """On the terminal; standard output holds the name alone."""
+    screen = type("Screen", (io.StringIO,), {"isatty": lambda self: True})()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    assert main(["upload", clip, "--server", server.address]) == Exit.OK
+    assert "cat.mp4" in screen.getvalue()
+    assert "12/12 bytes" in screen.getvalue()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
+        (["upload", "/nowhere.mp4"], Exit.USAGE, "/nowhere.mp4"),
+        (["upload"], Exit.USAGE, "file"),
+        (["generate", "x", "--video", "/nowhere.mp4"], Exit.USAGE, "/nowhere.mp4"),
         (["generate", "x", "--server", "127.0.0.1:1"], Exit.NO_SERVER, "127.0.0.1:1"),
         (["generate", "x", "--image", "/nowhere.png"], Exit.USAGE, "/nowhere.png"),
         (["generate", "x", "--ca", "/nowhere.pem"], Exit.USAGE, "/nowhere.pem"),

@@ -41,11 +41,13 @@ def test_each_line_of_a_pipe_is_a_message(
 def test_commands_work_through_a_pipe(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: Out, tmp_path: Path
 ) -> None:
-    """Picture, fork, rewind, help, quit; what they say goes to standard error."""
-    picture = tmp_path / "cat.png"
+    """Picture, clip, fork, rewind, help, quit; what they say goes to standard error."""
+    picture, clip = tmp_path / "cat.png", tmp_path / "cat.mp4"
     picture.write_bytes(b"\x89PNG")
+    clip.write_bytes(b"\0\0\0\x18ftypmp42")
     lines = [
         f"/image {picture}",
+        f"/video {clip}",
         "one",
         "two",
         "/rewind",
@@ -65,10 +67,21 @@ def test_commands_work_through_a_pipe(
     assert "/rewind [N]" in captured.err
     first = next(call.request for call in server.calls if call.method == "Chat")
     assert first.message.parts[0].image.inline_data == b"\x89PNG"
+    assert first.message.parts[1].video.media.startswith("media/")
+    assert "10.0 s · 10 of 250 frames shown · 300 tokens" in captured.err
 
 
 @pytest.mark.parametrize(
-    "line", ["/image /nowhere.png", "/image", "/dance", "/rewind one", "/fork x"]
+    "line",
+    [
+        "/image /nowhere.png",
+        "/image",
+        "/video /nowhere.mp4",
+        "/video",
+        "/dance",
+        "/rewind one",
+        "/fork x",
+    ],
 )
 def test_the_first_error_ends_a_pipe(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: Out, line: str
@@ -77,6 +90,44 @@ def test_the_first_error_ends_a_pipe(
     assert piped(server, monkeypatch, [line, "never sent"]) != Exit.OK
     assert capsys.readouterr().err.startswith("ixc: ")
     assert "Chat" not in [call.method for call in server.calls]
+
+
+def test_chat_begins_with_what_its_flags_name(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Out
+) -> None:
+    """Pictures and clips go with the first message; uploaded ones by name."""
+    clip = tmp_path / "cat.mp4"
+    clip.write_bytes(b"\0\0\0\x18ftypmp42")
+    with server.client() as ixc:
+        name = ixc.upload(clip).name
+    lines = ["one", f"/video {name}", f"/image {name}", "two"]
+    assert piped(server, monkeypatch, lines, "--video", str(clip), "--fps", "2") == Exit.OK
+    first, second = (c.request.message for c in server.calls if c.method == "Chat")
+    assert (first.parts[0].video.WhichOneof("source"), first.parts[0].video.fps) == (
+        "inline_data", 2,
+    )  # fmt: skip
+    assert [part.video.media or part.image.media for part in second.parts] == [name, name, ""]
+    assert second.parts[0].video.fps == 2
+
+
+@pytest.mark.usefixtures("terminal")
+def test_ctrl_c_stops_an_upload_and_not_the_program(
+    server: FakeServer, ixc: ixc_client.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for by /video, or on the way of a large picture; the conversation goes on."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ixc_client._uploader.Uploader._send", interrupt)
+    monkeypatch.setattr("ixc_cli.chat_loop.upload", interrupt)
+    person = Person("/video cat.mp4", "/image large.png", "what?", "hi")
+    person.image = ixc_client.Image(bytes(4 << 20))
+    talk(ixc, person)
+    assert person.shown == [
+        "\nstopped", "large.png (4,194,304 bytes) goes with the next message",
+        "no answer", "\nstopped", "You said: ", "hi", "stop",
+    ]  # fmt: skip
 
 
 def test_a_path_at_the_beginning_of_a_message_is_no_command(
@@ -108,6 +159,7 @@ class Person:
         self.lines = list(lines)
         self.shown: list[str] = []
         self.on_delta = lambda: None
+        self.image: ixc_client.Image | None = None  # what any path is taken for
 
     def ask(self) -> str:
         line = self.lines.pop(0) if self.lines else EOFError()
@@ -144,7 +196,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 def talk(ixc: ixc_client.Client, person: Person) -> ixc_client.Session:
     session = ixc.session().open()
     ChatLoop(
-        ixc=ixc, session=session, view=person, adapter="", images=[], hd_num=None, interactive=True
+        ixc=ixc,
+        session=session,
+        view=person,
+        adapter="",
+        shown=[],
+        as_image=lambda path: person.image or ixc_client.Image(path),
+        as_video=ixc_client.Video,
+        interactive=True,
     ).run()
     return session
 

@@ -9,12 +9,20 @@ import ixc_client
 from ixc.v1 import content_pb2, sampling_pb2
 from ixc_client import Conversation, Image, Message, Output, Run, Sampling, TokenPrompt
 from ixc_client import _requests as requests
+from ixc_client._enclosures import Enclosures
+from ixc_client._media import as_images
 
 PNG = b"\x89PNG..."
 
 
+def written(prompt: ixc_client.PromptLike, images: object = ()) -> content_pb2.Prompt:
+    message = content_pb2.Prompt()
+    requests.write_prompt(message, prompt, as_images(images), Enclosures())  # type: ignore[arg-type]
+    return message
+
+
 def parts(prompt: ixc_client.PromptLike, images: object = ()) -> list[str | bytes]:
-    message = requests.prompt_message(prompt, images)  # type: ignore[arg-type]
+    message = written(prompt, images)
     return [
         part.text if part.WhichOneof("kind") == "text" else part.image.inline_data
         for content in message.contents.contents
@@ -52,14 +60,14 @@ def test_a_message_keeps_its_order() -> None:
 def test_a_conversation_keeps_its_roles() -> None:
     """History of the caller's own."""
     prompt = Conversation(Message("Hi"), Message.assistant("Hello"), Message("Bye"))
-    roles = [content.role for content in requests.prompt_message(prompt, ()).contents.contents]
+    roles = [content.role for content in written(prompt).contents.contents]
     user, assistant = content_pb2.ROLE_USER, content_pb2.ROLE_ASSISTANT
     assert roles == [user, assistant, user]
 
 
 def test_token_prompts_are_taken_as_they_are() -> None:
     """Nothing is put around them."""
-    assert list(requests.prompt_message(TokenPrompt([1, 2]), ()).tokens.token_ids) == [1, 2]
+    assert list(written(TokenPrompt([1, 2])).tokens.token_ids) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +77,7 @@ def test_token_prompts_are_taken_as_they_are() -> None:
 def test_what_cannot_be_meant_is_refused(prompt: object, images: object) -> None:
     """Before anything is sent."""
     with pytest.raises(ixc_client.UsageError):
-        requests.prompt_message(prompt, images)  # type: ignore[arg-type]
+        written(prompt, images)  # type: ignore[arg-type]
 
 
 def test_a_path_among_message_parts_is_refused() -> None:
@@ -88,13 +96,15 @@ def test_a_path_among_message_parts_is_refused() -> None:
 )
 def test_pictures_that_cannot_be_read_are_named(source: object, complaint: str) -> None:
     """With the reason, and as an error of ours."""
-    with pytest.raises(ixc_client.ImageUnreadable, match=complaint):
+    with pytest.raises(ixc_client.MediaUnreadable, match=complaint):
         Image(source).read()  # type: ignore[arg-type]
 
 
 def test_picture_options_travel() -> None:
     """Tiling and label of each picture by itself; left out, they stay unset."""
-    message = requests.content(Message(Image(b"a", hd_num=4, label="left"), Image(b"b")))
+    message = written(Message(Image(b"a", hd_num=4, label="left"), Image(b"b"))).contents.contents[
+        0
+    ]
     first, second = (part.image for part in message.parts)
     assert (first.hd_num, first.label) == (4, "left")
     assert not second.HasField("hd_num")
@@ -142,6 +152,9 @@ def test_session_update_tells_not_given_from_none() -> None:
 
 def test_request_ids_are_fresh() -> None:
     """Each request has its own, so that none is taken for another."""
-    ids = {requests.generate("x", whole=False, resumable=True).request_id for _ in range(10)}
+    ids = {
+        requests.generate("x", whole=False, resumable=True, enclosures=Enclosures()).request_id
+        for _ in range(10)
+    }
     assert len(ids) == 10
     assert "" not in ids

@@ -263,7 +263,7 @@ def test_equal_strips_have_equal_keys(model):
 
 def test_a_clip_refused_by_its_field(model):
     """A wish that the clip cannot meet names the field and the clip's length."""
-    with pytest.raises(FieldInvalid, match="start_seconds is 31; the clip lasts 30 s"):
+    with pytest.raises(FieldInvalid, match="start is 31 s; the clip lasts 30 s"):
         model.lay_out(user(video("film", start_seconds=31.0)))
 
 

@@ -1,14 +1,23 @@
 """The desk: one look at each file, and workers for clips only once there is a clip."""
 
 import asyncio
+import io
 
 import pytest
+from PIL import Image
 
-from ixc_runtime.errors import EngineFault, ServerDraining
+from ixc_runtime.errors import EngineFault, MediaTypeUnsupported, MediaUndecodable, ServerDraining
 from ixc_runtime.media import desk as desk_module
-from ixc_runtime.media.desk import MediaDesk
+from ixc_runtime.media.desk import MediaDesk, MediaLimits
 from ixc_runtime.media.pool import MediaWorkers
-from ixc_runtime.request import Conversation, Message, Role, VideoPart, VideoSource
+from ixc_runtime.request import (
+    Conversation,
+    ImageSource,
+    Message,
+    Role,
+    VideoPart,
+    VideoSource,
+)
 from tests.fakes.clips import made_clip
 
 
@@ -82,3 +91,56 @@ async def test_closing_while_workers_for_clips_start(starts):
         await waiting
     with pytest.raises(ServerDraining):
         await desk.inspect(clip("vp9.webm"))
+
+
+async def test_what_is_wrong_with_a_file_names_it(tmp_path):
+    """Its digest stands in the fault, whether it is measured, examined or rendered."""
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n nothing")
+    desk = await MediaDesk.open(num_workers=1)
+    for source, fault in (
+        (ImageSource(digest="d1", path=broken), MediaUndecodable),
+        (VideoSource(digest="d2", path=broken), MediaTypeUnsupported),
+        (VideoSource(digest="d3", path=made_clip("av1.mp4")), MediaTypeUnsupported),
+    ):
+        with pytest.raises(fault) as caught:
+            await desk.inspect(source)
+        assert caught.value.metadata["media"] == source.digest
+    assert caught.value.metadata["codec"] == "AV1"
+    await desk.close()
+
+
+async def test_a_picture_is_examined_as_a_whole(tmp_path):
+    """A good header does not make a good picture; nothing is left of the trial."""
+    buffer = io.BytesIO()
+    Image.effect_noise((300, 200), 50).save(buffer, "PNG")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.write_bytes(buffer.getvalue())
+    cut.write_bytes(buffer.getvalue()[:5000])
+    desk = await MediaDesk.open(num_workers=1)
+    good = ImageSource(digest="good", path=whole)
+    assert await desk.examine(good) == await desk.inspect(good)
+    bad = ImageSource(digest="bad", path=cut)
+    assert (await desk.inspect(bad)).width == 300
+    with pytest.raises(MediaUndecodable) as caught:
+        await desk.examine(bad)
+    assert caught.value.metadata["media"] == "bad"
+    assert list(desk._pixels_folder.iterdir()) == []
+    await desk.close()
+
+
+async def test_limits_reach_the_workers(tmp_path):
+    """A picture or a clip beyond them is refused with the number."""
+    picture = tmp_path / "picture"
+    Image.new("RGB", (40, 30)).save(picture, "PNG")
+    limits = MediaLimits(max_image_pixels=1199, max_video_pixels=3000)
+    desk = await MediaDesk.open(num_workers=1, limits=limits)
+    with pytest.raises(MediaUndecodable, match="1199"):
+        await desk.inspect(ImageSource(digest="p", path=picture))
+    with pytest.raises(MediaUndecodable, match="3000"):
+        await desk.inspect(clip("vp9.webm"))
+    await desk.close()
+    desk = await MediaDesk.open(num_workers=1, limits=MediaLimits(max_video_seconds=2.0))
+    with pytest.raises(MediaUndecodable, match="2 s"):
+        await desk.inspect(clip("vp9.webm"))
+    await desk.close()

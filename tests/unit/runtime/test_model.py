@@ -67,9 +67,10 @@ def test_only_wanted_rows_have_logits(model: Model) -> None:
     batch = driver.batch((lane, 6))
     none = torch.empty(0, dtype=torch.int64)
     fields = {name: getattr(batch, name) for name in batch.__slots__}
-    assert model.forward(
-        type(batch)(**fields | {"output_rows": none}), driver.arena
-    ).shape == (0, 320)
+    assert model.forward(type(batch)(**fields | {"output_rows": none}), driver.arena).shape == (
+        0,
+        320,
+    )
     lane.done = 6
     continued = driver.step((lane, 6))[0]
     whole = StepDriver(model).step((Lane(tokens=list(PROMPT)), 12))[0]

@@ -125,12 +125,12 @@ def test_wishes(wish, frames):
         ({"fps": -1.0}, "fps", "fps is -1"),
         ({"fps": math.nan}, "fps", "fps is nan"),
         ({"fps": math.inf}, "fps", "fps is inf"),
-        ({"start_seconds": 10.0}, "start_seconds", "start_seconds is 10; the clip lasts 10 s"),
-        ({"start_seconds": -0.1}, "start_seconds", "start_seconds is -0.1"),
-        ({"start_seconds": math.nan}, "start_seconds", "start_seconds is nan"),
-        ({"end_seconds": 0.0}, "end_seconds", "not after the start at 0"),
-        ({"end_seconds": math.nan}, "end_seconds", "end_seconds is nan"),
-        ({"start_seconds": 5.0, "end_seconds": 4.0}, "end_seconds", "not after the start at 5"),
+        ({"start_seconds": 10.0}, "start", "start is 10 s; the clip lasts 10 s"),
+        ({"start_seconds": -0.1}, "start", "start is -0.1 s"),
+        ({"start_seconds": math.nan}, "start", "start is nan s"),
+        ({"end_seconds": 0.0}, "end", "not after start, 0 s"),
+        ({"end_seconds": math.nan}, "end", "end is nan s"),
+        ({"start_seconds": 5.0, "end_seconds": 4.0}, "end", "not after start, 5 s"),
     ],
 )
 def test_wishes_that_cannot_be_met(wish, field, complaint):

@@ -63,14 +63,15 @@ class ChatServiceStub:
     Retry: on UNAVAILABLE before the first event, with a `request_id` only. After it, watch.
 
     Errors:
-    * INVALID_ARGUMENT (FIELD_INVALID, PROMPT_EMPTY, MEDIA_UNDECODABLE, MEDIA_TYPE_UNSUPPORTED):
-      mend the request.
+    * INVALID_ARGUMENT (FIELD_INVALID, PROMPT_EMPTY, TOKEN_ID_OUT_OF_VOCAB, MEDIA_UNDECODABLE,
+      MEDIA_TYPE_UNSUPPORTED): mend the request.
     * OUT_OF_RANGE (CONTEXT_OVERFLOW): the history and this message are too long together; rewind
       or fork. (EVENT_LOG_COMPACTED): watch with `allow_snapshot`.
-    * NOT_FOUND (SESSION_NOT_FOUND, SESSION_EXPIRED): create a session.
+    * NOT_FOUND (SESSION_NOT_FOUND, SESSION_EXPIRED): create a session. (MEDIA_NOT_FOUND): upload
+      it.
     * ALREADY_EXISTS (REQUEST_ID_REUSED): draw a new id.
     * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (ADAPTER_UNAVAILABLE):
-      take an adapter from Model.adapters.
+      take an adapter from Model.adapters. (MEDIA_NOT_READY): ask GetMedia until it is ACTIVE.
     * ABORTED (SESSION_BUSY): wait, watch or cancel the turn under way. (TURN_CONFLICT): read the
       session again. (SLOW_CONSUMER): watch from the last sequence.
     * RESOURCE_EXHAUSTED (QUEUE_FULL): send again after RetryInfo.
@@ -115,14 +116,15 @@ class ChatServiceAsyncStub(ChatServiceStub):
     Retry: on UNAVAILABLE before the first event, with a `request_id` only. After it, watch.
 
     Errors:
-    * INVALID_ARGUMENT (FIELD_INVALID, PROMPT_EMPTY, MEDIA_UNDECODABLE, MEDIA_TYPE_UNSUPPORTED):
-      mend the request.
+    * INVALID_ARGUMENT (FIELD_INVALID, PROMPT_EMPTY, TOKEN_ID_OUT_OF_VOCAB, MEDIA_UNDECODABLE,
+      MEDIA_TYPE_UNSUPPORTED): mend the request.
     * OUT_OF_RANGE (CONTEXT_OVERFLOW): the history and this message are too long together; rewind
       or fork. (EVENT_LOG_COMPACTED): watch with `allow_snapshot`.
-    * NOT_FOUND (SESSION_NOT_FOUND, SESSION_EXPIRED): create a session.
+    * NOT_FOUND (SESSION_NOT_FOUND, SESSION_EXPIRED): create a session. (MEDIA_NOT_FOUND): upload
+      it.
     * ALREADY_EXISTS (REQUEST_ID_REUSED): draw a new id.
     * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (ADAPTER_UNAVAILABLE):
-      take an adapter from Model.adapters.
+      take an adapter from Model.adapters. (MEDIA_NOT_READY): ask GetMedia until it is ACTIVE.
     * ABORTED (SESSION_BUSY): wait, watch or cancel the turn under way. (TURN_CONFLICT): read the
       session again. (SLOW_CONSUMER): watch from the last sequence.
     * RESOURCE_EXHAUSTED (QUEUE_FULL): send again after RetryInfo.
@@ -170,14 +172,15 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         Retry: on UNAVAILABLE before the first event, with a `request_id` only. After it, watch.
 
         Errors:
-        * INVALID_ARGUMENT (FIELD_INVALID, PROMPT_EMPTY, MEDIA_UNDECODABLE, MEDIA_TYPE_UNSUPPORTED):
-          mend the request.
+        * INVALID_ARGUMENT (FIELD_INVALID, PROMPT_EMPTY, TOKEN_ID_OUT_OF_VOCAB, MEDIA_UNDECODABLE,
+          MEDIA_TYPE_UNSUPPORTED): mend the request.
         * OUT_OF_RANGE (CONTEXT_OVERFLOW): the history and this message are too long together; rewind
           or fork. (EVENT_LOG_COMPACTED): watch with `allow_snapshot`.
-        * NOT_FOUND (SESSION_NOT_FOUND, SESSION_EXPIRED): create a session.
+        * NOT_FOUND (SESSION_NOT_FOUND, SESSION_EXPIRED): create a session. (MEDIA_NOT_FOUND): upload
+          it.
         * ALREADY_EXISTS (REQUEST_ID_REUSED): draw a new id.
         * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (ADAPTER_UNAVAILABLE):
-          take an adapter from Model.adapters.
+          take an adapter from Model.adapters. (MEDIA_NOT_READY): ask GetMedia until it is ACTIVE.
         * ABORTED (SESSION_BUSY): wait, watch or cancel the turn under way. (TURN_CONFLICT): read the
           session again. (SLOW_CONSUMER): watch from the last sequence.
         * RESOURCE_EXHAUSTED (QUEUE_FULL): send again after RetryInfo.

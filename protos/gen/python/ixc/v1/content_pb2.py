@@ -22,29 +22,32 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ixc/v1/content.proto\x12\x06ixc.v1\"`\n\x06Prompt\x12\'\n\x08\x63ontents\x18\x01 \x01(\x0b\x32\x13.ixc.v1.ContentListH\x00\x12%\n\x06tokens\x18\x02 \x01(\x0b\x32\x13.ixc.v1.TokenPromptH\x00\x42\x06\n\x04kind\"0\n\x0b\x43ontentList\x12!\n\x08\x63ontents\x18\x01 \x03(\x0b\x32\x0f.ixc.v1.Content\" \n\x0bTokenPrompt\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"B\n\x07\x43ontent\x12\x1a\n\x04role\x18\x01 \x01(\x0e\x32\x0c.ixc.v1.Role\x12\x1b\n\x05parts\x18\x02 \x03(\x0b\x32\x0c.ixc.v1.Part\"B\n\x04Part\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\"\n\x05image\x18\x02 \x01(\x0b\x32\x11.ixc.v1.ImagePartH\x00\x42\x06\n\x04kind\"~\n\tImagePart\x12\x15\n\x0binline_data\x18\x01 \x01(\x0cH\x00\x12\x11\n\tmime_type\x18\x03 \x01(\t\x12\x13\n\x06hd_num\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\r\n\x05label\x18\x05 \x01(\t\x12\x0e\n\x06sha256\x18\x06 \x01(\tB\x08\n\x06sourceB\t\n\x07_hd_num*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02\x12\x0f\n\x0bROLE_SYSTEM\x10\x03*Y\n\x0cSystemPreset\x12\x1d\n\x19SYSTEM_PRESET_UNSPECIFIED\x10\x00\x12*\n&SYSTEM_PRESET_META_INSTRUCTION_DEFAULT\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ixc/v1/content.proto\x12\x06ixc.v1\x1a\x1egoogle/protobuf/duration.proto\"`\n\x06Prompt\x12\'\n\x08\x63ontents\x18\x01 \x01(\x0b\x32\x13.ixc.v1.ContentListH\x00\x12%\n\x06tokens\x18\x02 \x01(\x0b\x32\x13.ixc.v1.TokenPromptH\x00\x42\x06\n\x04kind\"0\n\x0b\x43ontentList\x12!\n\x08\x63ontents\x18\x01 \x03(\x0b\x32\x0f.ixc.v1.Content\" \n\x0bTokenPrompt\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"B\n\x07\x43ontent\x12\x1a\n\x04role\x18\x01 \x01(\x0e\x32\x0c.ixc.v1.Role\x12\x1b\n\x05parts\x18\x02 \x03(\x0b\x32\x0c.ixc.v1.Part\"f\n\x04Part\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\"\n\x05image\x18\x02 \x01(\x0b\x32\x11.ixc.v1.ImagePartH\x00\x12\"\n\x05video\x18\x03 \x01(\x0b\x32\x11.ixc.v1.VideoPartH\x00\x42\x06\n\x04kind\"\x8f\x01\n\tImagePart\x12\x15\n\x0binline_data\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05media\x18\x02 \x01(\tH\x00\x12\x11\n\tmime_type\x18\x03 \x01(\t\x12\x13\n\x06hd_num\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\r\n\x05label\x18\x05 \x01(\t\x12\x0e\n\x06sha256\x18\x06 \x01(\tB\x08\n\x06sourceB\t\n\x07_hd_num\"\x83\x02\n\tVideoPart\x12\x15\n\x0binline_data\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05media\x18\x02 \x01(\tH\x00\x12\x11\n\tmime_type\x18\x03 \x01(\t\x12\x17\n\nmax_frames\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x10\n\x03\x66ps\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12(\n\x05start\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03\x65nd\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05label\x18\x08 \x01(\t\x12\x0e\n\x06sha256\x18\t \x01(\tB\x08\n\x06sourceB\r\n\x0b_max_framesB\x06\n\x04_fps*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02\x12\x0f\n\x0bROLE_SYSTEM\x10\x03*Y\n\x0cSystemPreset\x12\x1d\n\x19SYSTEM_PRESET_UNSPECIFIED\x10\x00\x12*\n&SYSTEM_PRESET_META_INSTRUCTION_DEFAULT\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ixc.v1.content_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=478
-  _globals['_ROLE']._serialized_end=558
-  _globals['_SYSTEMPRESET']._serialized_start=560
-  _globals['_SYSTEMPRESET']._serialized_end=649
-  _globals['_PROMPT']._serialized_start=32
-  _globals['_PROMPT']._serialized_end=128
-  _globals['_CONTENTLIST']._serialized_start=130
-  _globals['_CONTENTLIST']._serialized_end=178
-  _globals['_TOKENPROMPT']._serialized_start=180
-  _globals['_TOKENPROMPT']._serialized_end=212
-  _globals['_CONTENT']._serialized_start=214
-  _globals['_CONTENT']._serialized_end=280
-  _globals['_PART']._serialized_start=282
-  _globals['_PART']._serialized_end=348
-  _globals['_IMAGEPART']._serialized_start=350
-  _globals['_IMAGEPART']._serialized_end=476
+  _globals['_ROLE']._serialized_start=826
+  _globals['_ROLE']._serialized_end=906
+  _globals['_SYSTEMPRESET']._serialized_start=908
+  _globals['_SYSTEMPRESET']._serialized_end=997
+  _globals['_PROMPT']._serialized_start=64
+  _globals['_PROMPT']._serialized_end=160
+  _globals['_CONTENTLIST']._serialized_start=162
+  _globals['_CONTENTLIST']._serialized_end=210
+  _globals['_TOKENPROMPT']._serialized_start=212
+  _globals['_TOKENPROMPT']._serialized_end=244
+  _globals['_CONTENT']._serialized_start=246
+  _globals['_CONTENT']._serialized_end=312
+  _globals['_PART']._serialized_start=314
+  _globals['_PART']._serialized_end=416
+  _globals['_IMAGEPART']._serialized_start=419
+  _globals['_IMAGEPART']._serialized_end=562
+  _globals['_VIDEOPART']._serialized_start=565
+  _globals['_VIDEOPART']._serialized_end=824
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -28,7 +29,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
     """Not given."""
     ROLE_USER: _Role.ValueType  # 1
-    """The person, or the program in the person's place. May carry text and pictures."""
+    """The person, or the program in the person's place. May carry text, pictures and clips."""
     ROLE_ASSISTANT: _Role.ValueType  # 2
     """The model. Text only."""
     ROLE_SYSTEM: _Role.ValueType  # 3
@@ -40,7 +41,7 @@ class Role(_Role, metaclass=_RoleEnumTypeWrapper):
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 """Not given."""
 ROLE_USER: Role.ValueType  # 1
-"""The person, or the program in the person's place. May carry text and pictures."""
+"""The person, or the program in the person's place. May carry text, pictures and clips."""
 ROLE_ASSISTANT: Role.ValueType  # 2
 """The model. Text only."""
 ROLE_SYSTEM: Role.ValueType  # 3
@@ -114,7 +115,7 @@ class ContentList(_message.Message):
     CONTENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def contents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Content]:
-        """At least one; the last is USER's and holds text or a picture, else INVALID_ARGUMENT /
+        """At least one; the last is USER's and holds text, a picture or a clip, else INVALID_ARGUMENT /
         PROMPT_EMPTY. Before it USER and ASSISTANT usually take turns, but need not. A single SYSTEM
         message may come first instead of the request's `system`; both together, or one in another
         place, are INVALID_ARGUMENT / FIELD_INVALID.
@@ -173,7 +174,7 @@ class Content(_message.Message):
     """
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]:
-        """Text and pictures in the order in which the model is to see them. Neighbouring text parts are
+        """Text, pictures and clips in the order in which the model is to see them. Neighbouring text parts are
         joined without anything between them.
         """
 
@@ -193,32 +194,35 @@ Global___Content: _TypeAlias = Content  # noqa: Y015
 
 @_typing.final
 class Part(_message.Message):
-    """Part is one piece of a message. Kinds may be added; a client must skip those it does not know.
-
-    Set aside: 3 video, a part of the media work to come.
-    """
+    """Part is one piece of a message. Kinds may be added; a client must skip those it does not know."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    VIDEO_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text, valid UTF-8. May be empty beside other parts."""
     @_builtins.property
     def image(self) -> Global___ImagePart:
         """A picture."""
 
+    @_builtins.property
+    def video(self) -> Global___VideoPart:
+        """A clip."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         image: Global___ImagePart | None = ...,
+        video: Global___VideoPart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "text", b"text", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "kind", b"kind", "text", b"text", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "image"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "image", "video"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -234,36 +238,39 @@ class ImagePart(_message.Message):
 
     Where it stands in the prompt: the only picture of the first user message, without a `label` and
     before any text, comes first of all, unnamed, as the model was trained. Every other picture
-    stands where its part stands, after its name.
-
-    Set aside: 2 media, the name of an uploaded object as another `source`.
+    stands where its part stands, after its name. Clips are counted with the pictures here.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INLINE_DATA_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
     MIME_TYPE_FIELD_NUMBER: _builtins.int
     HD_NUM_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     inline_data: _builtins.bytes
-    """The encoded file itself: PNG, JPEG, WebP, GIF (its first frame) or BMP. All pictures of a
-    request together may take Limits.max_inline_image_bytes.
+    """The encoded file itself: PNG, JPEG, WebP, GIF (its first frame) or BMP. All pictures and
+    clips of a request together may take Limits.max_inline_image_bytes.
+    """
+    media: _builtins.str
+    """The caller's own uploaded picture, "media/{sha256}", in MEDIA_STATE_ACTIVE. The same picture
+    sent in either way is the same to the cache.
     """
     mime_type: _builtins.str
     """The media type of `inline_data`, such as "image/png". Empty: recognised by its first bytes,
     which decide in any case; a value that contradicts them is INVALID_ARGUMENT /
-    MEDIA_TYPE_UNSUPPORTED.
+    MEDIA_TYPE_UNSUPPORTED. With `media` it must be empty.
     """
     hd_num: _builtins.int
     """The greatest number of tiles the picture may be cut into, 1 to Limits.max_hd_num. More tiles
     show finer detail and cost more tokens. Unset: ImageInput.hd_num_single if it is its message's
-    only picture, else ImageInput.hd_num_several. Zero is INVALID_ARGUMENT.
+    only picture or clip, else ImageInput.hd_num_several. Zero is INVALID_ARGUMENT.
     """
     label: _builtins.str
     """The name by which the prompt introduces the picture, so that text can refer to it. Empty:
-    "Image1", "Image2", … by the picture's place among all of the conversation, the unnamed one
-    included. At most 64 bytes on one line.
+    "Image1", "Image2", … by the picture's place among all of the conversation, clips and the
+    unnamed one included. At most 64 bytes on one line.
     """
     sha256: _builtins.str
     """Output only; ignored in requests. SHA-256 of the encoded bytes, lower-case hex."""
@@ -271,18 +278,19 @@ class ImagePart(_message.Message):
         self,
         *,
         inline_data: _builtins.bytes = ...,
+        media: _builtins.str = ...,
         mime_type: _builtins.str = ...,
         hd_num: _builtins.int | None = ...,
         label: _builtins.str = ...,
         sha256: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_hd_num", b"_hd_num", "hd_num", b"hd_num", "inline_data", b"inline_data", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_hd_num", b"_hd_num", "hd_num", b"hd_num", "inline_data", b"inline_data", "media", b"media", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hd_num", b"_hd_num", "hd_num", b"hd_num", "inline_data", b"inline_data", "label", b"label", "mime_type", b"mime_type", "sha256", b"sha256", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hd_num", b"_hd_num", "hd_num", b"hd_num", "inline_data", b"inline_data", "label", b"label", "media", b"media", "mime_type", b"mime_type", "sha256", b"sha256", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__hd_num: _TypeAlias = _typing.Literal["hd_num"]  # noqa: Y015
     _WhichOneofArgType__hd_num: _TypeAlias = _typing.Literal["_hd_num", b"_hd_num"]  # noqa: Y015
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["inline_data"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["inline_data", "media"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__hd_num) -> _WhichOneofReturnType__hd_num | None: ...
@@ -290,3 +298,88 @@ class ImagePart(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___ImagePart: _TypeAlias = ImagePart  # noqa: Y015
+
+@_typing.final
+class VideoPart(_message.Message):
+    """VideoPart is a clip at its place among the parts.
+
+    The model sees a clip as one picture: some of its frames side by side, or one below the other if
+    they are wide, each with its number. What that costs follows from their shape and number, and
+    CountTokens tells it; sound is not heard. Where it stands in the prompt, and its name: as a
+    picture's, see ImagePart.
+
+    Which frames: one for each 1 / `fps` of a second between `start` and `end`; if these are more than
+    `max_frames`, so many of them, evenly spread, the first and the last included. A stored turn keeps
+    the choice of the request that sent it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INLINE_DATA_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    MIME_TYPE_FIELD_NUMBER: _builtins.int
+    MAX_FRAMES_FIELD_NUMBER: _builtins.int
+    FPS_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    inline_data: _builtins.bytes
+    """The encoded file itself: MP4, MOV, WebM or Matroska. For small ones: all pictures and clips
+    of a request together may take Limits.max_inline_image_bytes.
+    """
+    media: _builtins.str
+    """The caller's own uploaded clip, "media/{sha256}", in MEDIA_STATE_ACTIVE."""
+    mime_type: _builtins.str
+    """The media type of `inline_data`, such as "video/mp4"; as ImagePart.mime_type."""
+    max_frames: _builtins.int
+    """The most frames to show, 1 to Limits.max_video_frames. Unset: 32. More frames cost more tokens."""
+    fps: _builtins.float
+    """Frames for each second of the clip, above 0 and up to 1000; the clip's own rate is the most
+    there is. Unset: 1.
+    """
+    label: _builtins.str
+    """The name by which the prompt introduces the clip; as ImagePart.label."""
+    sha256: _builtins.str
+    """Output only; ignored in requests. SHA-256 of the encoded bytes, lower-case hex."""
+    @_builtins.property
+    def start(self) -> _duration_pb2.Duration:
+        """Where to begin, from the clip's first frame; before the clip's end. Unset: at the beginning."""
+
+    @_builtins.property
+    def end(self) -> _duration_pb2.Duration:
+        """Where to stop, from the clip's first frame; after `start`. Unset, or beyond the clip's end: at
+        its end.
+        """
+
+    def __init__(
+        self,
+        *,
+        inline_data: _builtins.bytes = ...,
+        media: _builtins.str = ...,
+        mime_type: _builtins.str = ...,
+        max_frames: _builtins.int | None = ...,
+        fps: _builtins.float | None = ...,
+        start: _duration_pb2.Duration | None = ...,
+        end: _duration_pb2.Duration | None = ...,
+        label: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_max_frames", b"_max_frames", "end", b"end", "fps", b"fps", "inline_data", b"inline_data", "max_frames", b"max_frames", "media", b"media", "source", b"source", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fps", b"_fps", "_max_frames", b"_max_frames", "end", b"end", "fps", b"fps", "inline_data", b"inline_data", "label", b"label", "max_frames", b"max_frames", "media", b"media", "mime_type", b"mime_type", "sha256", b"sha256", "source", b"source", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fps: _TypeAlias = _typing.Literal["fps"]  # noqa: Y015
+    _WhichOneofArgType__fps: _TypeAlias = _typing.Literal["_fps", b"_fps"]  # noqa: Y015
+    _WhichOneofReturnType__max_frames: _TypeAlias = _typing.Literal["max_frames"]  # noqa: Y015
+    _WhichOneofArgType__max_frames: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["inline_data", "media"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fps) -> _WhichOneofReturnType__fps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_frames) -> _WhichOneofReturnType__max_frames | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___VideoPart: _TypeAlias = VideoPart  # noqa: Y015

@@ -34,8 +34,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "field": "sampling.top_p" } }
     """
     ERROR_REASON_PROMPT_EMPTY: _ErrorReason.ValueType  # 2
-    """There is nothing to answer: no prompt, no message, or a last message without text and pictures.
-    Code INVALID_ARGUMENT. Mend the request.
+    """There is nothing to answer: no prompt, no message, or a last message without text, pictures and
+    clips. Code INVALID_ARGUMENT. Mend the request.
 
         { "reason": "PROMPT_EMPTY",
           "domain": "ixc.v1",
@@ -50,8 +50,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "tokenId": "92544", "vocabSize": "92544" } }
     """
     ERROR_REASON_MEDIA_UNDECODABLE: _ErrorReason.ValueType  # 4
-    """A picture is broken, or larger in pixels than Limits.max_image_pixels, or took too long to
-    decode. Code INVALID_ARGUMENT. Send another file; `media` is the SHA-256 of the one sent.
+    """A picture or clip is broken, or took too long to decode, or is larger than
+    Limits.max_image_pixels, Limits.max_video_pixels or Limits.max_video_duration. Code
+    INVALID_ARGUMENT. Send another file; `media` is the SHA-256 of the one sent.
 
         { "reason": "MEDIA_UNDECODABLE",
           "domain": "ixc.v1",
@@ -59,8 +60,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
             "media": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" } }
     """
     ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: _ErrorReason.ValueType  # 5
-    """A picture's bytes are of no format the server takes, or not of the one `mime_type` names. Code
-    INVALID_ARGUMENT. Convert it to PNG, JPEG, WebP, GIF or BMP.
+    """The bytes are of no format the server takes, or not of the one `mime_type` names, or a clip's
+    frames are compressed in a way it cannot read; then `codec` says in which. Code
+    INVALID_ARGUMENT. Convert a picture to PNG, JPEG, WebP, GIF or BMP, a clip to MP4 or WebM with
+    H.264, H.265, VP8, VP9 or MPEG-4.
 
         { "reason": "MEDIA_TYPE_UNSUPPORTED",
           "domain": "ixc.v1",
@@ -252,6 +255,86 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "ixc.v1",
           "metadata": { "incident": "01jd3v6k8w" } }
     """
+    ERROR_REASON_MEDIA_NOT_FOUND: _ErrorReason.ValueType  # 31
+    """There is no such picture or clip, or it belongs to somebody else, or its time ran out. Code
+    NOT_FOUND. Upload it.
+
+        { "reason": "MEDIA_NOT_FOUND",
+          "domain": "ixc.v1",
+          "metadata": {
+            "media": "media/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" } }
+    """
+    ERROR_REASON_MEDIA_NOT_READY: _ErrorReason.ValueType  # 32
+    """The picture or clip is still being looked at. Code FAILED_PRECONDITION. Ask GetMedia until it
+    is no longer MEDIA_STATE_PROCESSING, which takes seconds.
+
+        { "reason": "MEDIA_NOT_READY",
+          "domain": "ixc.v1",
+          "metadata": {
+            "media": "media/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" } }
+    """
+    ERROR_REASON_MEDIA_QUOTA: _ErrorReason.ValueType  # 33
+    """The caller's objects and unfinished uploads would be more than Limits.max_media, or larger than
+    Limits.max_media_bytes together. Code RESOURCE_EXHAUSTED. Delete some; `quota` says which of
+    the two, `used` what is held already.
+
+        { "reason": "MEDIA_QUOTA",
+          "domain": "ixc.v1",
+          "metadata": { "quota": "max_media_bytes", "used": "10737400000",
+                        "limit": "10737418240" } }
+    """
+    ERROR_REASON_UPLOAD_OFFSET_MISMATCH: _ErrorReason.ValueType  # 34
+    """The chunk does not begin where the upload stands, or the upload was to be finished before its
+    end. Code OUT_OF_RANGE. Go on from `committedSize`.
+
+        { "reason": "UPLOAD_OFFSET_MISMATCH",
+          "domain": "ixc.v1",
+          "metadata": { "committedSize": "3145728" } }
+    """
+    ERROR_REASON_UPLOAD_DIGEST_MISMATCH: _ErrorReason.ValueType  # 35
+    """What arrived is not what was sent: a chunk does not have its `crc32c`, or the whole not its
+    `sha256`. Code ABORTED. Send again from `committedSize`, which is 0 if it was the whole: then
+    all that came has been thrown away. If that happens again, the announced digest is wrong.
+
+        { "reason": "UPLOAD_DIGEST_MISMATCH",
+          "domain": "ixc.v1",
+          "metadata": { "committedSize": "0" } }
+    """
+    ERROR_REASON_MEDIA_IN_USE: _ErrorReason.ValueType  # 46
+    """A turn of a session refers to the object, or a request under way is using it. Code
+    FAILED_PRECONDITION. Rewind or delete the session first, or wait; `session` is one of possibly
+    several, empty for a request under way.
+
+        { "reason": "MEDIA_IN_USE",
+          "domain": "ixc.v1",
+          "metadata": {
+            "media": "media/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "session": "sessions/holiday-photos" } }
+    """
+    ERROR_REASON_UPLOAD_NOT_FOUND: _ErrorReason.ValueType  # 47
+    """There is no such upload, or not any more. Code NOT_FOUND. Begin it, with the first chunk at 0;
+    if it was finished, GetMedia knows the object.
+
+        { "reason": "UPLOAD_NOT_FOUND",
+          "domain": "ixc.v1",
+          "metadata": { "upload": "holiday-clip-1" } }
+    """
+    ERROR_REASON_UPLOAD_ID_REUSED: _ErrorReason.ValueType  # 48
+    """The `upload_id` was used for other bytes, or with another size, type or ttl. Code
+    ALREADY_EXISTS. Draw a new one, or leave it empty.
+
+        { "reason": "UPLOAD_ID_REUSED",
+          "domain": "ixc.v1",
+          "metadata": { "upload": "holiday-clip-1" } }
+    """
+    ERROR_REASON_UPLOAD_CONFLICT: _ErrorReason.ValueType  # 49
+    """Another stream has begun to send this upload, and this one has ended. Code ABORTED. If that was
+    not meant, see to it that only one sends.
+
+        { "reason": "UPLOAD_CONFLICT",
+          "domain": "ixc.v1",
+          "metadata": { "upload": "holiday-clip-1" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Errors. Every error of this contract is a google.rpc.Status whose details hold one
@@ -273,8 +356,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     caller should do, and an example of its ErrorInfo.
 
     Set aside: 22 KV_CACHE_FULL (Limits.context_limit never exceeds what the cache holds), 30
-    MODEL_LOADING, 31 MEDIA_NOT_FOUND, 32 MEDIA_NOT_READY, 33 MEDIA_QUOTA, 34 UPLOAD_OFFSET_MISMATCH,
-    35 UPLOAD_DIGEST_MISMATCH, 36 OPERATION_NOT_FOUND, 37 OPERATION_CONFLICT, 38 MODEL_ID_TAKEN, 39
+    MODEL_LOADING, 36 OPERATION_NOT_FOUND, 37 OPERATION_CONFLICT, 38 MODEL_ID_TAKEN, 39
     MODEL_NOT_LOADED, 40 ALREADY_QUANTIZED, 41 SCHEME_UNSUPPORTED, 42 DISK_SPACE_LOW, 43
     WEIGHTS_CORRUPT, 44 SESSION_MOVED, 45 INSTANCE_LOST; services and deployments to come raise them.
     """
@@ -291,8 +373,8 @@ again as it is cannot succeed.
       "metadata": { "field": "sampling.top_p" } }
 """
 ERROR_REASON_PROMPT_EMPTY: ErrorReason.ValueType  # 2
-"""There is nothing to answer: no prompt, no message, or a last message without text and pictures.
-Code INVALID_ARGUMENT. Mend the request.
+"""There is nothing to answer: no prompt, no message, or a last message without text, pictures and
+clips. Code INVALID_ARGUMENT. Mend the request.
 
     { "reason": "PROMPT_EMPTY",
       "domain": "ixc.v1",
@@ -307,8 +389,9 @@ ids of another model's tokenizer cannot be used.
       "metadata": { "tokenId": "92544", "vocabSize": "92544" } }
 """
 ERROR_REASON_MEDIA_UNDECODABLE: ErrorReason.ValueType  # 4
-"""A picture is broken, or larger in pixels than Limits.max_image_pixels, or took too long to
-decode. Code INVALID_ARGUMENT. Send another file; `media` is the SHA-256 of the one sent.
+"""A picture or clip is broken, or took too long to decode, or is larger than
+Limits.max_image_pixels, Limits.max_video_pixels or Limits.max_video_duration. Code
+INVALID_ARGUMENT. Send another file; `media` is the SHA-256 of the one sent.
 
     { "reason": "MEDIA_UNDECODABLE",
       "domain": "ixc.v1",
@@ -316,8 +399,10 @@ decode. Code INVALID_ARGUMENT. Send another file; `media` is the SHA-256 of the 
         "media": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" } }
 """
 ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: ErrorReason.ValueType  # 5
-"""A picture's bytes are of no format the server takes, or not of the one `mime_type` names. Code
-INVALID_ARGUMENT. Convert it to PNG, JPEG, WebP, GIF or BMP.
+"""The bytes are of no format the server takes, or not of the one `mime_type` names, or a clip's
+frames are compressed in a way it cannot read; then `codec` says in which. Code
+INVALID_ARGUMENT. Convert a picture to PNG, JPEG, WebP, GIF or BMP, a clip to MP4 or WebM with
+H.264, H.265, VP8, VP9 or MPEG-4.
 
     { "reason": "MEDIA_TYPE_UNSUPPORTED",
       "domain": "ixc.v1",
@@ -508,5 +593,85 @@ the cause in the log. Sending it again may or may not help.
     { "reason": "ENGINE_FAULT",
       "domain": "ixc.v1",
       "metadata": { "incident": "01jd3v6k8w" } }
+"""
+ERROR_REASON_MEDIA_NOT_FOUND: ErrorReason.ValueType  # 31
+"""There is no such picture or clip, or it belongs to somebody else, or its time ran out. Code
+NOT_FOUND. Upload it.
+
+    { "reason": "MEDIA_NOT_FOUND",
+      "domain": "ixc.v1",
+      "metadata": {
+        "media": "media/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" } }
+"""
+ERROR_REASON_MEDIA_NOT_READY: ErrorReason.ValueType  # 32
+"""The picture or clip is still being looked at. Code FAILED_PRECONDITION. Ask GetMedia until it
+is no longer MEDIA_STATE_PROCESSING, which takes seconds.
+
+    { "reason": "MEDIA_NOT_READY",
+      "domain": "ixc.v1",
+      "metadata": {
+        "media": "media/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" } }
+"""
+ERROR_REASON_MEDIA_QUOTA: ErrorReason.ValueType  # 33
+"""The caller's objects and unfinished uploads would be more than Limits.max_media, or larger than
+Limits.max_media_bytes together. Code RESOURCE_EXHAUSTED. Delete some; `quota` says which of
+the two, `used` what is held already.
+
+    { "reason": "MEDIA_QUOTA",
+      "domain": "ixc.v1",
+      "metadata": { "quota": "max_media_bytes", "used": "10737400000",
+                    "limit": "10737418240" } }
+"""
+ERROR_REASON_UPLOAD_OFFSET_MISMATCH: ErrorReason.ValueType  # 34
+"""The chunk does not begin where the upload stands, or the upload was to be finished before its
+end. Code OUT_OF_RANGE. Go on from `committedSize`.
+
+    { "reason": "UPLOAD_OFFSET_MISMATCH",
+      "domain": "ixc.v1",
+      "metadata": { "committedSize": "3145728" } }
+"""
+ERROR_REASON_UPLOAD_DIGEST_MISMATCH: ErrorReason.ValueType  # 35
+"""What arrived is not what was sent: a chunk does not have its `crc32c`, or the whole not its
+`sha256`. Code ABORTED. Send again from `committedSize`, which is 0 if it was the whole: then
+all that came has been thrown away. If that happens again, the announced digest is wrong.
+
+    { "reason": "UPLOAD_DIGEST_MISMATCH",
+      "domain": "ixc.v1",
+      "metadata": { "committedSize": "0" } }
+"""
+ERROR_REASON_MEDIA_IN_USE: ErrorReason.ValueType  # 46
+"""A turn of a session refers to the object, or a request under way is using it. Code
+FAILED_PRECONDITION. Rewind or delete the session first, or wait; `session` is one of possibly
+several, empty for a request under way.
+
+    { "reason": "MEDIA_IN_USE",
+      "domain": "ixc.v1",
+      "metadata": {
+        "media": "media/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "session": "sessions/holiday-photos" } }
+"""
+ERROR_REASON_UPLOAD_NOT_FOUND: ErrorReason.ValueType  # 47
+"""There is no such upload, or not any more. Code NOT_FOUND. Begin it, with the first chunk at 0;
+if it was finished, GetMedia knows the object.
+
+    { "reason": "UPLOAD_NOT_FOUND",
+      "domain": "ixc.v1",
+      "metadata": { "upload": "holiday-clip-1" } }
+"""
+ERROR_REASON_UPLOAD_ID_REUSED: ErrorReason.ValueType  # 48
+"""The `upload_id` was used for other bytes, or with another size, type or ttl. Code
+ALREADY_EXISTS. Draw a new one, or leave it empty.
+
+    { "reason": "UPLOAD_ID_REUSED",
+      "domain": "ixc.v1",
+      "metadata": { "upload": "holiday-clip-1" } }
+"""
+ERROR_REASON_UPLOAD_CONFLICT: ErrorReason.ValueType  # 49
+"""Another stream has begun to send this upload, and this one has ended. Code ABORTED. If that was
+not meant, see to it that only one sends.
+
+    { "reason": "UPLOAD_CONFLICT",
+      "domain": "ixc.v1",
+      "metadata": { "upload": "holiday-clip-1" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

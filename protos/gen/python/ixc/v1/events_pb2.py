@@ -28,35 +28,35 @@ from ixc.v1 import generation_pb2 as ixc_dot_v1_dot_generation__pb2
 from ixc.v1 import sampling_pb2 as ixc_dot_v1_dot_sampling__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ixc/v1/events.proto\x12\x06ixc.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x17ixc/v1/generation.proto\x1a\x15ixc/v1/sampling.proto\"\x83\x03\n\x0fGenerationEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12.\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x1a.ixc.v1.GenerationAcceptedH\x00\x12\x33\n\x10prompt_processed\x18\x03 \x01(\x0b\x32\x17.ixc.v1.PromptProcessedH\x00\x12\x1e\n\x05\x64\x65lta\x18\x04 \x01(\x0b\x32\r.ixc.v1.DeltaH\x00\x12&\n\theartbeat\x18\x05 \x01(\x0b\x32\x11.ixc.v1.HeartbeatH\x00\x12$\n\x08\x64raining\x18\x06 \x01(\x0b\x32\x10.ixc.v1.DrainingH\x00\x12$\n\x08snapshot\x18\x07 \x01(\x0b\x32\x10.ixc.v1.SnapshotH\x00\x12\x30\n\tcompleted\x18\x08 \x01(\x0b\x32\x1b.ixc.v1.GenerationCompletedH\x00\x12*\n\x06\x66\x61iled\x18\t \x01(\x0b\x32\x18.ixc.v1.GenerationFailedH\x00\x42\x07\n\x05\x65vent\"\x94\x02\n\x12GenerationAccepted\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x12\n\nturn_index\x18\x03 \x01(\r\x12\r\n\x05model\x18\x04 \x01(\t\x12\x16\n\x0eweights_digest\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\x12\x14\n\x0c\x64\x65\x64uplicated\x18\x07 \x01(\x08\x12\x16\n\x0equeue_position\x18\x08 \x01(\r\x12\x32\n\x12\x65\x66\x66\x65\x63tive_sampling\x18\t \x01(\x0b\x32\x16.ixc.v1.SamplingParams\x12\x15\n\rprompt_tokens\x18\n \x01(\r\x12\x14\n\x0cimage_tokens\x18\x0b \x01(\r\"\x91\x01\n\x0fPromptProcessed\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x14\n\x0cimage_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\x12\x15\n\rencoded_tiles\x18\x04 \x01(\r\x12#\n\tcache_hit\x18\x05 \x01(\x0e\x32\x10.ixc.v1.CacheHit\"f\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\'\n\x08logprobs\x18\x03 \x03(\x0b\x32\x15.ixc.v1.TokenLogprobs\x12\x13\n\x0btoken_count\x18\x04 \x01(\r\"S\n\rTokenLogprobs\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\x1f\n\x03top\x18\x03 \x03(\x0b\x32\x12.ixc.v1.TopLogprob\"/\n\nTopLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"J\n\tHeartbeat\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.ixc.v1.GenerationState\x12\x15\n\routput_tokens\x18\x02 \x01(\r\"8\n\x08\x44raining\x12,\n\ttime_left\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"n\n\x08Snapshot\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x13\n\x0btoken_count\x18\x03 \x01(\r\x12,\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x0b\x32\x1a.ixc.v1.GenerationAccepted\"\xad\x02\n\x13GenerationCompleted\x12+\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x14.ixc.v1.FinishReason\x12\x17\n\rstop_sequence\x18\x02 \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x03 \x01(\rH\x00\x12\x1c\n\x05usage\x18\x04 \x01(\x0b\x32\r.ixc.v1.Usage\x12 \n\x07timings\x18\x05 \x01(\x0b\x32\x0f.ixc.v1.Timings\x12\x0c\n\x04turn\x18\x06 \x01(\t\x12\x14\n\x0csession_etag\x18\x07 \x01(\t\x12\x0c\n\x04text\x18\x08 \x01(\t\x12\x11\n\ttoken_ids\x18\t \x03(\r\x12\'\n\x08logprobs\x18\n \x03(\x0b\x32\x15.ixc.v1.TokenLogprobsB\t\n\x07matched\"6\n\x10GenerationFailed\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status*l\n\x08\x43\x61\x63heHit\x12\x19\n\x15\x43\x41\x43HE_HIT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43\x41\x43HE_HIT_NONE\x10\x01\x12\x16\n\x12\x43\x41\x43HE_HIT_RESIDENT\x10\x02\x12\x19\n\x15\x43\x41\x43HE_HIT_REPREFILLED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13ixc/v1/events.proto\x12\x06ixc.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x17ixc/v1/generation.proto\x1a\x15ixc/v1/sampling.proto\"\x83\x03\n\x0fGenerationEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12.\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x1a.ixc.v1.GenerationAcceptedH\x00\x12\x33\n\x10prompt_processed\x18\x03 \x01(\x0b\x32\x17.ixc.v1.PromptProcessedH\x00\x12\x1e\n\x05\x64\x65lta\x18\x04 \x01(\x0b\x32\r.ixc.v1.DeltaH\x00\x12&\n\theartbeat\x18\x05 \x01(\x0b\x32\x11.ixc.v1.HeartbeatH\x00\x12$\n\x08\x64raining\x18\x06 \x01(\x0b\x32\x10.ixc.v1.DrainingH\x00\x12$\n\x08snapshot\x18\x07 \x01(\x0b\x32\x10.ixc.v1.SnapshotH\x00\x12\x30\n\tcompleted\x18\x08 \x01(\x0b\x32\x1b.ixc.v1.GenerationCompletedH\x00\x12*\n\x06\x66\x61iled\x18\t \x01(\x0b\x32\x18.ixc.v1.GenerationFailedH\x00\x42\x07\n\x05\x65vent\"\xaa\x02\n\x12GenerationAccepted\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x12\n\nturn_index\x18\x03 \x01(\r\x12\r\n\x05model\x18\x04 \x01(\t\x12\x16\n\x0eweights_digest\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\x12\x14\n\x0c\x64\x65\x64uplicated\x18\x07 \x01(\x08\x12\x16\n\x0equeue_position\x18\x08 \x01(\r\x12\x32\n\x12\x65\x66\x66\x65\x63tive_sampling\x18\t \x01(\x0b\x32\x16.ixc.v1.SamplingParams\x12\x15\n\rprompt_tokens\x18\n \x01(\r\x12\x14\n\x0cimage_tokens\x18\x0b \x01(\r\x12\x14\n\x0cvideo_tokens\x18\x0c \x01(\r\"\xa7\x01\n\x0fPromptProcessed\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x14\n\x0cimage_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\x12\x15\n\rencoded_tiles\x18\x04 \x01(\r\x12#\n\tcache_hit\x18\x05 \x01(\x0e\x32\x10.ixc.v1.CacheHit\x12\x14\n\x0cvideo_tokens\x18\x06 \x01(\r\"f\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\'\n\x08logprobs\x18\x03 \x03(\x0b\x32\x15.ixc.v1.TokenLogprobs\x12\x13\n\x0btoken_count\x18\x04 \x01(\r\"S\n\rTokenLogprobs\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\x1f\n\x03top\x18\x03 \x03(\x0b\x32\x12.ixc.v1.TopLogprob\"/\n\nTopLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"J\n\tHeartbeat\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.ixc.v1.GenerationState\x12\x15\n\routput_tokens\x18\x02 \x01(\r\"8\n\x08\x44raining\x12,\n\ttime_left\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"n\n\x08Snapshot\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x13\n\x0btoken_count\x18\x03 \x01(\r\x12,\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x0b\x32\x1a.ixc.v1.GenerationAccepted\"\xad\x02\n\x13GenerationCompleted\x12+\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x14.ixc.v1.FinishReason\x12\x17\n\rstop_sequence\x18\x02 \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x03 \x01(\rH\x00\x12\x1c\n\x05usage\x18\x04 \x01(\x0b\x32\r.ixc.v1.Usage\x12 \n\x07timings\x18\x05 \x01(\x0b\x32\x0f.ixc.v1.Timings\x12\x0c\n\x04turn\x18\x06 \x01(\t\x12\x14\n\x0csession_etag\x18\x07 \x01(\t\x12\x0c\n\x04text\x18\x08 \x01(\t\x12\x11\n\ttoken_ids\x18\t \x03(\r\x12\'\n\x08logprobs\x18\n \x03(\x0b\x32\x15.ixc.v1.TokenLogprobsB\t\n\x07matched\"6\n\x10GenerationFailed\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status*l\n\x08\x43\x61\x63heHit\x12\x19\n\x15\x43\x41\x43HE_HIT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43\x41\x43HE_HIT_NONE\x10\x01\x12\x16\n\x12\x43\x41\x43HE_HIT_RESIDENT\x10\x02\x12\x19\n\x15\x43\x41\x43HE_HIT_REPREFILLED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ixc.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CACHEHIT']._serialized_start=1797
-  _globals['_CACHEHIT']._serialized_end=1905
+  _globals['_CACHEHIT']._serialized_start=1841
+  _globals['_CACHEHIT']._serialized_end=1949
   _globals['_GENERATIONEVENT']._serialized_start=137
   _globals['_GENERATIONEVENT']._serialized_end=524
   _globals['_GENERATIONACCEPTED']._serialized_start=527
-  _globals['_GENERATIONACCEPTED']._serialized_end=803
-  _globals['_PROMPTPROCESSED']._serialized_start=806
-  _globals['_PROMPTPROCESSED']._serialized_end=951
-  _globals['_DELTA']._serialized_start=953
-  _globals['_DELTA']._serialized_end=1055
-  _globals['_TOKENLOGPROBS']._serialized_start=1057
-  _globals['_TOKENLOGPROBS']._serialized_end=1140
-  _globals['_TOPLOGPROB']._serialized_start=1142
-  _globals['_TOPLOGPROB']._serialized_end=1189
-  _globals['_HEARTBEAT']._serialized_start=1191
-  _globals['_HEARTBEAT']._serialized_end=1265
-  _globals['_DRAINING']._serialized_start=1267
-  _globals['_DRAINING']._serialized_end=1323
-  _globals['_SNAPSHOT']._serialized_start=1325
-  _globals['_SNAPSHOT']._serialized_end=1435
-  _globals['_GENERATIONCOMPLETED']._serialized_start=1438
-  _globals['_GENERATIONCOMPLETED']._serialized_end=1739
-  _globals['_GENERATIONFAILED']._serialized_start=1741
-  _globals['_GENERATIONFAILED']._serialized_end=1795
+  _globals['_GENERATIONACCEPTED']._serialized_end=825
+  _globals['_PROMPTPROCESSED']._serialized_start=828
+  _globals['_PROMPTPROCESSED']._serialized_end=995
+  _globals['_DELTA']._serialized_start=997
+  _globals['_DELTA']._serialized_end=1099
+  _globals['_TOKENLOGPROBS']._serialized_start=1101
+  _globals['_TOKENLOGPROBS']._serialized_end=1184
+  _globals['_TOPLOGPROB']._serialized_start=1186
+  _globals['_TOPLOGPROB']._serialized_end=1233
+  _globals['_HEARTBEAT']._serialized_start=1235
+  _globals['_HEARTBEAT']._serialized_end=1309
+  _globals['_DRAINING']._serialized_start=1311
+  _globals['_DRAINING']._serialized_end=1367
+  _globals['_SNAPSHOT']._serialized_start=1369
+  _globals['_SNAPSHOT']._serialized_end=1479
+  _globals['_GENERATIONCOMPLETED']._serialized_start=1482
+  _globals['_GENERATIONCOMPLETED']._serialized_end=1783
+  _globals['_GENERATIONFAILED']._serialized_start=1785
+  _globals['_GENERATIONFAILED']._serialized_end=1839
 # @@protoc_insertion_point(module_scope)

@@ -160,6 +160,7 @@ class GenerationAccepted(_message.Message):
     EFFECTIVE_SAMPLING_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
+    VIDEO_TOKENS_FIELD_NUMBER: _builtins.int
     generation: _builtins.str
     """"generations/{generation}", for WatchGeneration and CancelGeneration."""
     session: _builtins.str
@@ -182,6 +183,8 @@ class GenerationAccepted(_message.Message):
     """What the prompt costs, known before any of it is computed."""
     image_tokens: _builtins.int
     """Of `prompt_tokens`, those of pictures."""
+    video_tokens: _builtins.int
+    """Of `prompt_tokens`, those of clips."""
     @_builtins.property
     def effective_sampling(self) -> _sampling_pb2.SamplingParams:
         """Every setting as it holds, the seed included."""
@@ -200,10 +203,11 @@ class GenerationAccepted(_message.Message):
         effective_sampling: _sampling_pb2.SamplingParams | None = ...,
         prompt_tokens: _builtins.int = ...,
         image_tokens: _builtins.int = ...,
+        video_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effective_sampling", b"effective_sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "deduplicated", b"deduplicated", "effective_sampling", b"effective_sampling", "generation", b"generation", "image_tokens", b"image_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "queue_position", b"queue_position", "session", b"session", "turn_index", b"turn_index", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "deduplicated", b"deduplicated", "effective_sampling", b"effective_sampling", "generation", b"generation", "image_tokens", b"image_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "queue_position", b"queue_position", "session", b"session", "turn_index", b"turn_index", "video_tokens", b"video_tokens", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -220,6 +224,7 @@ class PromptProcessed(_message.Message):
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     ENCODED_TILES_FIELD_NUMBER: _builtins.int
     CACHE_HIT_FIELD_NUMBER: _builtins.int
+    VIDEO_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """The whole prompt."""
     image_tokens: _builtins.int
@@ -227,9 +232,11 @@ class PromptProcessed(_message.Message):
     cached_tokens: _builtins.int
     """Of `prompt_tokens`, those taken from the cache."""
     encoded_tiles: _builtins.int
-    """Picture tiles that went through the vision tower; 0 when every picture was cached."""
+    """Tiles of pictures and clips that went through the vision tower; 0 when all were cached."""
     cache_hit: Global___CacheHit.ValueType
     """Where the earlier part of the prompt came from."""
+    video_tokens: _builtins.int
+    """Of `prompt_tokens`, those of clips."""
     def __init__(
         self,
         *,
@@ -238,10 +245,11 @@ class PromptProcessed(_message.Message):
         cached_tokens: _builtins.int = ...,
         encoded_tiles: _builtins.int = ...,
         cache_hit: Global___CacheHit.ValueType = ...,
+        video_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_hit", b"cache_hit", "cached_tokens", b"cached_tokens", "encoded_tiles", b"encoded_tiles", "image_tokens", b"image_tokens", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_hit", b"cache_hit", "cached_tokens", b"cached_tokens", "encoded_tiles", b"encoded_tiles", "image_tokens", b"image_tokens", "prompt_tokens", b"prompt_tokens", "video_tokens", b"video_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

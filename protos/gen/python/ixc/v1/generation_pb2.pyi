@@ -245,7 +245,7 @@ Global___Generation: _TypeAlias = Generation  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """Usage counts tokens. A picture's separators count as image tokens."""
+    """Usage counts tokens. A picture's separators count as image tokens, a clip's as video tokens."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -253,6 +253,7 @@ class Usage(_message.Message):
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    VIDEO_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """The whole prompt: history, pictures, turn markers."""
     cached_tokens: _builtins.int
@@ -263,6 +264,8 @@ class Usage(_message.Message):
     """Generated tokens, a matched stop sequence among them; the end-of-turn token or a matched stop
     token is not counted.
     """
+    video_tokens: _builtins.int
+    """Of `prompt_tokens`, those of clips."""
     def __init__(
         self,
         *,
@@ -270,10 +273,11 @@ class Usage(_message.Message):
         cached_tokens: _builtins.int = ...,
         image_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
+        video_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "image_tokens", b"image_tokens", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "image_tokens", b"image_tokens", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "video_tokens", b"video_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -300,7 +304,7 @@ class Timings(_message.Message):
 
     @_builtins.property
     def media(self) -> _duration_pb2.Duration:
-        """Decoding and scaling pictures."""
+        """Decoding and scaling pictures and clips."""
 
     @_builtins.property
     def vision(self) -> _duration_pb2.Duration:

@@ -110,11 +110,12 @@ class GenerationServiceServicer:
         MEDIA_TYPE_UNSUPPORTED): mend the request.
         * OUT_OF_RANGE (CONTEXT_OVERFLOW): shorten the prompt. (EVENT_LOG_COMPACTED): the run is there
         but `after_sequence` is too old; watch with `allow_snapshot`.
-        * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
+        * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels. (MEDIA_NOT_FOUND): upload it.
         * ALREADY_EXISTS (REQUEST_ID_REUSED): draw a new id.
         * FAILED_PRECONDITION (ADAPTER_UNAVAILABLE): take an adapter from Model.adapters.
+        (MEDIA_NOT_READY): ask GetMedia until it is ACTIVE.
         * RESOURCE_EXHAUSTED (QUEUE_FULL): send again after RetryInfo.
-        * UNAVAILABLE (SERVER_DRAINING, ENGINE_LOST): send again under the same id.
+        * UNAVAILABLE (SERVER_DRAINING, ENGINE_LOST, STORE_UNAVAILABLE): send again under the same id.
         * DEADLINE_EXCEEDED (QUEUE_TIMEOUT): send again later.
         * ABORTED (SLOW_CONSUMER): the reader was too slow; watch from the last sequence.
         * UNIMPLEMENTED (FEATURE_DISABLED): not on this server.

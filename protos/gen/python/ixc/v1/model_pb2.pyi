@@ -89,6 +89,8 @@ class _CapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Capability
     """At least one task adapter is offered; see Model.adapters."""
     CAPABILITY_PREFIX_CACHE: _Capability.ValueType  # 5
     """What a prompt shares with earlier ones is not computed again."""
+    CAPABILITY_VIDEO_INPUT: _Capability.ValueType  # 6
+    """Prompts may hold clips."""
 
 class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper):
     """Capability is something a client may want to know before it asks for it. A client must pass over
@@ -107,6 +109,8 @@ CAPABILITY_ADAPTERS: Capability.ValueType  # 4
 """At least one task adapter is offered; see Model.adapters."""
 CAPABILITY_PREFIX_CACHE: Capability.ValueType  # 5
 """What a prompt shares with earlier ones is not computed again."""
+CAPABILITY_VIDEO_INPUT: Capability.ValueType  # 6
+"""Prompts may hold clips."""
 Global___Capability: _TypeAlias = Capability  # noqa: Y015
 
 class _Backend:
@@ -223,8 +227,8 @@ class Model(_message.Message):
 
     @_builtins.property
     def image_input(self) -> Global___ImageInput:
-        """How pictures are taken. Unset: the model takes none, and a request with one is UNIMPLEMENTED /
-        FEATURE_DISABLED.
+        """How pictures, and clips with them, are taken. Unset: the model takes none, and a request with
+        one is UNIMPLEMENTED / FEATURE_DISABLED.
         """
 
     @_builtins.property
@@ -448,16 +452,29 @@ class Limits(_message.Message):
     MAX_SESSION_TTL_FIELD_NUMBER: _builtins.int
     MAX_SESSIONS_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_STREAMS_FIELD_NUMBER: _builtins.int
+    MAX_UPLOAD_CHUNK_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_IMAGE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_VIDEO_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_VIDEO_PIXELS_FIELD_NUMBER: _builtins.int
+    MAX_VIDEO_DURATION_FIELD_NUMBER: _builtins.int
+    MAX_VIDEO_FRAMES_FIELD_NUMBER: _builtins.int
+    MAX_MEDIA_FIELD_NUMBER: _builtins.int
+    MAX_MEDIA_BYTES_FIELD_NUMBER: _builtins.int
+    DEFAULT_MEDIA_TTL_FIELD_NUMBER: _builtins.int
+    MAX_MEDIA_TTL_FIELD_NUMBER: _builtins.int
+    UPLOAD_TTL_FIELD_NUMBER: _builtins.int
     max_message_bytes: _builtins.int
     """A gRPC message, either way. 4 MiB. Beyond it the gRPC library itself answers
     RESOURCE_EXHAUSTED, without ErrorInfo.
     """
     max_inline_image_bytes: _builtins.int
-    """The encoded pictures of one request together. 3 MiB."""
+    """The encoded pictures and clips of one request together, as far as they are not uploaded. 3 MiB."""
     max_image_pixels: _builtins.int
-    """Width times height of a picture. 100 million. Checked before it is decoded."""
+    """Width times height of a picture. 100 million. Checked before it is decoded; beyond it:
+    INVALID_ARGUMENT / MEDIA_UNDECODABLE.
+    """
     max_images: _builtins.int
-    """Pictures in one prompt, those of a session's history included. 32."""
+    """Pictures and clips in one prompt, those of a session's history included. 32."""
     max_hd_num: _builtins.int
     """ImagePart.hd_num. 36, or less if the model takes less."""
     context_limit: _builtins.int
@@ -500,6 +517,26 @@ class Limits(_message.Message):
     """Sessions that exist at one time. 10,000. Beyond it: RESOURCE_EXHAUSTED / SESSION_QUOTA."""
     max_concurrent_streams: _builtins.int
     """RPCs at one time on one connection. 1024; further ones wait in the client's library."""
+    max_upload_chunk_bytes: _builtins.int
+    """UploadChunk.data. 1 MiB."""
+    max_image_bytes: _builtins.int
+    """An uploaded picture. 50 MiB."""
+    max_video_bytes: _builtins.int
+    """An uploaded clip. 1 GiB."""
+    max_video_pixels: _builtins.int
+    """Width times height of a clip's frames. 9,437,184, which is 4096 times 2304. Checked before one
+    is decoded; beyond it: INVALID_ARGUMENT / MEDIA_UNDECODABLE.
+    """
+    max_video_frames: _builtins.int
+    """VideoPart.max_frames. 64."""
+    max_media: _builtins.int
+    """Objects and unfinished uploads of one caller. 1000. Beyond it: RESOURCE_EXHAUSTED /
+    MEDIA_QUOTA.
+    """
+    max_media_bytes: _builtins.int
+    """Bytes of one caller's objects and unfinished uploads. 10 GiB. Beyond it: RESOURCE_EXHAUSTED /
+    MEDIA_QUOTA.
+    """
     @_builtins.property
     def max_queue_wait(self) -> _duration_pb2.Duration:
         """RunPolicy.queue_timeout and its default. 30 s."""
@@ -536,6 +573,22 @@ class Limits(_message.Message):
     def max_session_ttl(self) -> _duration_pb2.Duration:
         """Session.ttl. 24 h."""
 
+    @_builtins.property
+    def max_video_duration(self) -> _duration_pb2.Duration:
+        """How long a clip lasts. 2 h. Beyond it: INVALID_ARGUMENT / MEDIA_UNDECODABLE."""
+
+    @_builtins.property
+    def default_media_ttl(self) -> _duration_pb2.Duration:
+        """UploadSpec.ttl where unset. 24 h."""
+
+    @_builtins.property
+    def max_media_ttl(self) -> _duration_pb2.Duration:
+        """UploadSpec.ttl. 7 days."""
+
+    @_builtins.property
+    def upload_ttl(self) -> _duration_pb2.Duration:
+        """How long an upload is remembered that nobody goes on with, see Upload.expire_time. 24 h."""
+
     def __init__(
         self,
         *,
@@ -571,10 +624,21 @@ class Limits(_message.Message):
         max_session_ttl: _duration_pb2.Duration | None = ...,
         max_sessions: _builtins.int = ...,
         max_concurrent_streams: _builtins.int = ...,
+        max_upload_chunk_bytes: _builtins.int = ...,
+        max_image_bytes: _builtins.int = ...,
+        max_video_bytes: _builtins.int = ...,
+        max_video_pixels: _builtins.int = ...,
+        max_video_duration: _duration_pb2.Duration | None = ...,
+        max_video_frames: _builtins.int = ...,
+        max_media: _builtins.int = ...,
+        max_media_bytes: _builtins.int = ...,
+        default_media_ttl: _duration_pb2.Duration | None = ...,
+        max_media_ttl: _duration_pb2.Duration | None = ...,
+        upload_ttl: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["default_resume_grace", b"default_resume_grace", "default_session_ttl", b"default_session_ttl", "generation_retention", b"generation_retention", "heartbeat_interval", b"heartbeat_interval", "max_generation_timeout", b"max_generation_timeout", "max_queue_wait", b"max_queue_wait", "max_resume_grace", b"max_resume_grace", "max_session_ttl", b"max_session_ttl", "slow_consumer_timeout", b"slow_consumer_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_media_ttl", b"default_media_ttl", "default_resume_grace", b"default_resume_grace", "default_session_ttl", b"default_session_ttl", "generation_retention", b"generation_retention", "heartbeat_interval", b"heartbeat_interval", "max_generation_timeout", b"max_generation_timeout", "max_media_ttl", b"max_media_ttl", "max_queue_wait", b"max_queue_wait", "max_resume_grace", b"max_resume_grace", "max_session_ttl", b"max_session_ttl", "max_video_duration", b"max_video_duration", "slow_consumer_timeout", b"slow_consumer_timeout", "upload_ttl", b"upload_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_limit", b"context_limit", "default_resume_grace", b"default_resume_grace", "default_session_ttl", b"default_session_ttl", "generation_retention", b"generation_retention", "heartbeat_interval", b"heartbeat_interval", "max_bad_words", b"max_bad_words", "max_concurrent_streams", b"max_concurrent_streams", "max_detached_generations", b"max_detached_generations", "max_error_details_bytes", b"max_error_details_bytes", "max_event_log_bytes", b"max_event_log_bytes", "max_event_log_events", b"max_event_log_events", "max_generation_timeout", b"max_generation_timeout", "max_hd_num", b"max_hd_num", "max_image_pixels", b"max_image_pixels", "max_images", b"max_images", "max_inline_image_bytes", b"max_inline_image_bytes", "max_labels", b"max_labels", "max_logit_bias", b"max_logit_bias", "max_message_bytes", b"max_message_bytes", "max_metadata_bytes", b"max_metadata_bytes", "max_output_tokens", b"max_output_tokens", "max_page_size", b"max_page_size", "max_queue_wait", b"max_queue_wait", "max_queued_generations", b"max_queued_generations", "max_resume_grace", b"max_resume_grace", "max_session_ttl", b"max_session_ttl", "max_sessions", b"max_sessions", "max_stop_sequence_bytes", b"max_stop_sequence_bytes", "max_stop_sequences", b"max_stop_sequences", "max_stop_token_ids", b"max_stop_token_ids", "max_top_logprobs", b"max_top_logprobs", "slow_consumer_timeout", b"slow_consumer_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_limit", b"context_limit", "default_media_ttl", b"default_media_ttl", "default_resume_grace", b"default_resume_grace", "default_session_ttl", b"default_session_ttl", "generation_retention", b"generation_retention", "heartbeat_interval", b"heartbeat_interval", "max_bad_words", b"max_bad_words", "max_concurrent_streams", b"max_concurrent_streams", "max_detached_generations", b"max_detached_generations", "max_error_details_bytes", b"max_error_details_bytes", "max_event_log_bytes", b"max_event_log_bytes", "max_event_log_events", b"max_event_log_events", "max_generation_timeout", b"max_generation_timeout", "max_hd_num", b"max_hd_num", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_images", b"max_images", "max_inline_image_bytes", b"max_inline_image_bytes", "max_labels", b"max_labels", "max_logit_bias", b"max_logit_bias", "max_media", b"max_media", "max_media_bytes", b"max_media_bytes", "max_media_ttl", b"max_media_ttl", "max_message_bytes", b"max_message_bytes", "max_metadata_bytes", b"max_metadata_bytes", "max_output_tokens", b"max_output_tokens", "max_page_size", b"max_page_size", "max_queue_wait", b"max_queue_wait", "max_queued_generations", b"max_queued_generations", "max_resume_grace", b"max_resume_grace", "max_session_ttl", b"max_session_ttl", "max_sessions", b"max_sessions", "max_stop_sequence_bytes", b"max_stop_sequence_bytes", "max_stop_sequences", b"max_stop_sequences", "max_stop_token_ids", b"max_stop_token_ids", "max_top_logprobs", b"max_top_logprobs", "max_upload_chunk_bytes", b"max_upload_chunk_bytes", "max_video_bytes", b"max_video_bytes", "max_video_duration", b"max_video_duration", "max_video_frames", b"max_video_frames", "max_video_pixels", b"max_video_pixels", "slow_consumer_timeout", b"slow_consumer_timeout", "upload_ttl", b"upload_ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

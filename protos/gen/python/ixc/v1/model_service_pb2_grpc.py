@@ -95,7 +95,8 @@ class ModelServiceServicer:
         Retry: freely; it reads only.
 
         Errors:
-        * INTERNAL (ENGINE_FAULT): a fault of ours; report it. There is no other.
+        * INVALID_ARGUMENT (FIELD_INVALID): the bytes are no request; mend the client.
+        * INTERNAL (ENGINE_FAULT): a fault of ours; report it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,8 +108,9 @@ class ModelServiceServicer:
         Retry: freely; it reads only.
 
         Errors:
-        * INTERNAL (ENGINE_FAULT): a fault of ours; report it. There is no other: an engine that is
-        down is an answer, SERVER_STATE_ENGINE_DOWN.
+        * INVALID_ARGUMENT (FIELD_INVALID): the bytes are no request; mend the client.
+        * INTERNAL (ENGINE_FAULT): a fault of ours; report it. An engine that is down is an answer,
+        SERVER_STATE_ENGINE_DOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,8 @@ class ModelServiceStub:
     Retry: freely; it reads only.
 
     Errors:
-    * INTERNAL (ENGINE_FAULT): a fault of ours; report it. There is no other.
+    * INVALID_ARGUMENT (FIELD_INVALID): the bytes are no request; mend the client.
+    * INTERNAL (ENGINE_FAULT): a fault of ours; report it.
     """
     GetLoad: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetLoadRequest, _model_service_pb2.GetLoadResponse]
     """GetLoad says how busy the server is now. Cheap enough to be asked each second by a balancer.
@@ -67,8 +68,9 @@ class ModelServiceStub:
     Retry: freely; it reads only.
 
     Errors:
-    * INTERNAL (ENGINE_FAULT): a fault of ours; report it. There is no other: an engine that is
-      down is an answer, SERVER_STATE_ENGINE_DOWN.
+    * INVALID_ARGUMENT (FIELD_INVALID): the bytes are no request; mend the client.
+    * INTERNAL (ENGINE_FAULT): a fault of ours; report it. An engine that is down is an answer,
+      SERVER_STATE_ENGINE_DOWN.
     """
 
 @_typing.type_check_only
@@ -102,7 +104,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Retry: freely; it reads only.
 
     Errors:
-    * INTERNAL (ENGINE_FAULT): a fault of ours; report it. There is no other.
+    * INVALID_ARGUMENT (FIELD_INVALID): the bytes are no request; mend the client.
+    * INTERNAL (ENGINE_FAULT): a fault of ours; report it.
     """
     GetLoad: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetLoadRequest, _model_service_pb2.GetLoadResponse]  # type: ignore[assignment]
     """GetLoad says how busy the server is now. Cheap enough to be asked each second by a balancer.
@@ -110,8 +113,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Retry: freely; it reads only.
 
     Errors:
-    * INTERNAL (ENGINE_FAULT): a fault of ours; report it. There is no other: an engine that is
-      down is an answer, SERVER_STATE_ENGINE_DOWN.
+    * INVALID_ARGUMENT (FIELD_INVALID): the bytes are no request; mend the client.
+    * INTERNAL (ENGINE_FAULT): a fault of ours; report it. An engine that is down is an answer,
+      SERVER_STATE_ENGINE_DOWN.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -160,7 +164,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Retry: freely; it reads only.
 
         Errors:
-        * INTERNAL (ENGINE_FAULT): a fault of ours; report it. There is no other.
+        * INVALID_ARGUMENT (FIELD_INVALID): the bytes are no request; mend the client.
+        * INTERNAL (ENGINE_FAULT): a fault of ours; report it.
         """
 
     @_abc_1.abstractmethod
@@ -174,8 +179,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Retry: freely; it reads only.
 
         Errors:
-        * INTERNAL (ENGINE_FAULT): a fault of ours; report it. There is no other: an engine that is
-          down is an answer, SERVER_STATE_ENGINE_DOWN.
+        * INVALID_ARGUMENT (FIELD_INVALID): the bytes are no request; mend the client.
+        * INTERNAL (ENGINE_FAULT): a fault of ours; report it. An engine that is down is an answer,
+          SERVER_STATE_ENGINE_DOWN.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

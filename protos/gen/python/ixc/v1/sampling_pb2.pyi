@@ -297,7 +297,8 @@ class OutputOptions(_message.Message):
     @_builtins.property
     def flush_interval(self) -> _duration_pb2.Duration:
         """For how long tokens may be gathered into one delta, 0 to 10 s. Unset: 20 ms. 0: each step's
-        tokens are sent at once. The first token is never held back.
+        tokens are sent at once. The first token is never held back. Above 0, a server with many open
+        streams may gather for longer, some 50 ms at 256 of them.
         """
 
     def __init__(
@@ -350,7 +351,8 @@ class RunPolicy(_message.Message):
     @_builtins.property
     def queue_timeout(self) -> _duration_pb2.Duration:
         """The longest wait for a place in the batch, above 0 and up to Limits.max_queue_wait. Unset: that
-        limit. When it passes the generation fails with DEADLINE_EXCEEDED / QUEUE_TIMEOUT.
+        limit. The wait for media to be measured is part of it. When it passes the generation fails
+        with DEADLINE_EXCEEDED / QUEUE_TIMEOUT.
         """
 
     def __init__(

@@ -255,7 +255,7 @@ class Turn(_message.Message):
     """The run that made it, "generations/{generation}"; the record may be gone by now."""
     @_builtins.property
     def user(self) -> _content_pb2.Content:
-        """The question. Pictures come without their bytes."""
+        """The question. Pictures and clips come without their bytes."""
 
     @_builtins.property
     def assistant(self) -> _content_pb2.Content:

@@ -28,7 +28,7 @@ if _version_not_supported:
 class SessionServiceStub:
     """SessionService keeps conversations. Sessions and turns are stored durably and survive a restart
     of the server. What they share, a common beginning, a fork's history, a picture, is computed and
-    cached once.
+    cached once. Uploaded media that a turn refers to are kept as long as the turn.
 
     Callers see their own sessions only.
     """
@@ -84,7 +84,7 @@ class SessionServiceStub:
 class SessionServiceServicer:
     """SessionService keeps conversations. Sessions and turns are stored durably and survive a restart
     of the server. What they share, a common beginning, a fork's history, a picture, is computed and
-    cached once.
+    cached once. Uploaded media that a turn refers to are kept as long as the turn.
 
     Callers see their own sessions only.
     """
@@ -275,7 +275,7 @@ def add_SessionServiceServicer_to_server(servicer, server):
 class SessionService:
     """SessionService keeps conversations. Sessions and turns are stored durably and survive a restart
     of the server. What they share, a common beginning, a fork's history, a picture, is computed and
-    cached once.
+    cached once. Uploaded media that a turn refers to are kept as long as the turn.
 
     Callers see their own sessions only.
     """

@@ -29,7 +29,7 @@ GRPC_VERSION: str
 class SessionServiceStub:
     """SessionService keeps conversations. Sessions and turns are stored durably and survive a restart
     of the server. What they share, a common beginning, a fork's history, a picture, is computed and
-    cached once.
+    cached once. Uploaded media that a turn refers to are kept as long as the turn.
 
     Callers see their own sessions only.
     """
@@ -143,7 +143,7 @@ class SessionServiceStub:
 class SessionServiceAsyncStub(SessionServiceStub):
     """SessionService keeps conversations. Sessions and turns are stored durably and survive a restart
     of the server. What they share, a common beginning, a fork's history, a picture, is computed and
-    cached once.
+    cached once. Uploaded media that a turn refers to are kept as long as the turn.
 
     Callers see their own sessions only.
     """
@@ -253,7 +253,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """SessionService keeps conversations. Sessions and turns are stored durably and survive a restart
     of the server. What they share, a common beginning, a fork's history, a picture, is computed and
-    cached once.
+    cached once. Uploaded media that a turn refers to are kept as long as the turn.
 
     Callers see their own sessions only.
     """

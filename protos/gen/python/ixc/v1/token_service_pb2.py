@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ixc.v1 import content_pb2 as ixc_dot_v1_dot_content__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aixc/v1/token_service.proto\x12\x06ixc.v1\x1a\x14ixc/v1/content.proto\"\xab\x01\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1e\n\x06prompt\x18\x02 \x01(\x0b\x32\x0e.ixc.v1.Prompt\x12\x1c\n\x12system_instruction\x18\x03 \x01(\tH\x00\x12-\n\rsystem_preset\x18\x04 \x01(\x0e\x32\x14.ixc.v1.SystemPresetH\x00\x12\x0f\n\x07session\x18\x05 \x01(\tB\x08\n\x06system\"|\n\x13\x43ountTokensResponse\x12\x14\n\x0ctotal_tokens\x18\x01 \x01(\r\x12\x14\n\x0cimage_tokens\x18\x02 \x01(\r\x12\"\n\x06images\x18\x03 \x03(\x0b\x32\x12.ixc.v1.ImageCount\x12\x15\n\rcontext_limit\x18\x04 \x01(\r\"c\n\nImageCount\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x12\n\ntiles_wide\x18\x03 \x01(\r\x12\x12\n\ntiles_high\x18\x04 \x01(\r\x12\x0e\n\x06tokens\x18\x05 \x01(\r\".\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"5\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t2\xda\x01\n\x0cTokenService\x12\x46\n\x0b\x43ountTokens\x12\x1a.ixc.v1.CountTokensRequest\x1a\x1b.ixc.v1.CountTokensResponse\x12=\n\x08Tokenize\x12\x17.ixc.v1.TokenizeRequest\x1a\x18.ixc.v1.TokenizeResponse\x12\x43\n\nDetokenize\x12\x19.ixc.v1.DetokenizeRequest\x1a\x1a.ixc.v1.DetokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aixc/v1/token_service.proto\x12\x06ixc.v1\x1a\x14ixc/v1/content.proto\"\xab\x01\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1e\n\x06prompt\x18\x02 \x01(\x0b\x32\x0e.ixc.v1.Prompt\x12\x1c\n\x12system_instruction\x18\x03 \x01(\tH\x00\x12-\n\rsystem_preset\x18\x04 \x01(\x0e\x32\x14.ixc.v1.SystemPresetH\x00\x12\x0f\n\x07session\x18\x05 \x01(\tB\x08\n\x06system\"\xb6\x01\n\x13\x43ountTokensResponse\x12\x14\n\x0ctotal_tokens\x18\x01 \x01(\r\x12\x14\n\x0cimage_tokens\x18\x02 \x01(\r\x12\"\n\x06images\x18\x03 \x03(\x0b\x32\x12.ixc.v1.ImageCount\x12\x15\n\rcontext_limit\x18\x04 \x01(\r\x12\x14\n\x0cvideo_tokens\x18\x05 \x01(\r\x12\"\n\x06videos\x18\x06 \x03(\x0b\x32\x12.ixc.v1.VideoCount\"c\n\nImageCount\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x12\n\ntiles_wide\x18\x03 \x01(\r\x12\x12\n\ntiles_high\x18\x04 \x01(\r\x12\x0e\n\x06tokens\x18\x05 \x01(\r\"s\n\nVideoCount\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x0e\n\x06\x66rames\x18\x03 \x01(\r\x12\x12\n\ntiles_wide\x18\x04 \x01(\r\x12\x12\n\ntiles_high\x18\x05 \x01(\r\x12\x0e\n\x06tokens\x18\x06 \x01(\r\".\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"5\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t2\xda\x01\n\x0cTokenService\x12\x46\n\x0b\x43ountTokens\x12\x1a.ixc.v1.CountTokensRequest\x1a\x1b.ixc.v1.CountTokensResponse\x12=\n\x08Tokenize\x12\x17.ixc.v1.TokenizeRequest\x1a\x18.ixc.v1.TokenizeResponse\x12\x43\n\nDetokenize\x12\x19.ixc.v1.DetokenizeRequest\x1a\x1a.ixc.v1.DetokenizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +34,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_COUNTTOKENSREQUEST']._serialized_start=61
   _globals['_COUNTTOKENSREQUEST']._serialized_end=232
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=234
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=358
-  _globals['_IMAGECOUNT']._serialized_start=360
-  _globals['_IMAGECOUNT']._serialized_end=459
-  _globals['_TOKENIZEREQUEST']._serialized_start=461
-  _globals['_TOKENIZEREQUEST']._serialized_end=507
-  _globals['_TOKENIZERESPONSE']._serialized_start=509
-  _globals['_TOKENIZERESPONSE']._serialized_end=546
-  _globals['_DETOKENIZEREQUEST']._serialized_start=548
-  _globals['_DETOKENIZEREQUEST']._serialized_end=601
-  _globals['_DETOKENIZERESPONSE']._serialized_start=603
-  _globals['_DETOKENIZERESPONSE']._serialized_end=637
-  _globals['_TOKENSERVICE']._serialized_start=640
-  _globals['_TOKENSERVICE']._serialized_end=858
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=235
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=417
+  _globals['_IMAGECOUNT']._serialized_start=419
+  _globals['_IMAGECOUNT']._serialized_end=518
+  _globals['_VIDEOCOUNT']._serialized_start=520
+  _globals['_VIDEOCOUNT']._serialized_end=635
+  _globals['_TOKENIZEREQUEST']._serialized_start=637
+  _globals['_TOKENIZEREQUEST']._serialized_end=683
+  _globals['_TOKENIZERESPONSE']._serialized_start=685
+  _globals['_TOKENIZERESPONSE']._serialized_end=722
+  _globals['_DETOKENIZEREQUEST']._serialized_start=724
+  _globals['_DETOKENIZEREQUEST']._serialized_end=777
+  _globals['_DETOKENIZERESPONSE']._serialized_start=779
+  _globals['_DETOKENIZERESPONSE']._serialized_end=813
+  _globals['_TOKENSERVICE']._serialized_start=816
+  _globals['_TOKENSERVICE']._serialized_end=1034
 # @@protoc_insertion_point(module_scope)

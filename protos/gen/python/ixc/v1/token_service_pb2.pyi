@@ -73,17 +73,27 @@ class CountTokensResponse(_message.Message):
     IMAGE_TOKENS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     CONTEXT_LIMIT_FIELD_NUMBER: _builtins.int
+    VIDEO_TOKENS_FIELD_NUMBER: _builtins.int
+    VIDEOS_FIELD_NUMBER: _builtins.int
     total_tokens: _builtins.int
-    """All of the prompt's tokens: text, turn markers, pictures; with a session, its history too."""
+    """All of the prompt's tokens: text, turn markers, pictures, clips; with a session, its history
+    too.
+    """
     image_tokens: _builtins.int
     """Of these, tokens of pictures."""
     context_limit: _builtins.int
     """The most tokens that prompt and answer may take together. What is left for the answer is the
     difference to `total_tokens`, if that is positive.
     """
+    video_tokens: _builtins.int
+    """Of `total_tokens`, those of clips."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageCount]:
         """Each picture, in the order of the prompt; with a session, only the new message's."""
+
+    @_builtins.property
+    def videos(self) -> _containers.RepeatedCompositeFieldContainer[Global___VideoCount]:
+        """Each clip, in the order of the prompt; with a session, only the new message's."""
 
     def __init__(
         self,
@@ -92,10 +102,12 @@ class CountTokensResponse(_message.Message):
         image_tokens: _builtins.int = ...,
         images: _abc.Iterable[Global___ImageCount] | None = ...,
         context_limit: _builtins.int = ...,
+        video_tokens: _builtins.int = ...,
+        videos: _abc.Iterable[Global___VideoCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_limit", b"context_limit", "image_tokens", b"image_tokens", "images", b"images", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_limit", b"context_limit", "image_tokens", b"image_tokens", "images", b"images", "total_tokens", b"total_tokens", "video_tokens", b"video_tokens", "videos", b"videos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,6 +150,50 @@ class ImageCount(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImageCount: _TypeAlias = ImageCount  # noqa: Y015
+
+@_typing.final
+class VideoCount(_message.Message):
+    """VideoCount is what one clip costs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    FRAMES_FIELD_NUMBER: _builtins.int
+    TILES_WIDE_FIELD_NUMBER: _builtins.int
+    TILES_HIGH_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    width: _builtins.int
+    """Pixels of a decoded frame from left to right."""
+    height: _builtins.int
+    """Pixels of a decoded frame from top to bottom."""
+    frames: _builtins.int
+    """How many of its frames are shown."""
+    tiles_wide: _builtins.int
+    """How many tiles the frames are drawn into from left to right."""
+    tiles_high: _builtins.int
+    """How many tiles the frames are drawn into from top to bottom. The small view of the whole comes
+    on top.
+    """
+    tokens: _builtins.int
+    """Its tokens in the prompt, separators included."""
+    def __init__(
+        self,
+        *,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        frames: _builtins.int = ...,
+        tiles_wide: _builtins.int = ...,
+        tiles_high: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "height", b"height", "tiles_high", b"tiles_high", "tiles_wide", b"tiles_wide", "tokens", b"tokens", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VideoCount: _TypeAlias = VideoCount  # noqa: Y015
 
 @_typing.final
 class TokenizeRequest(_message.Message):

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class TokenServiceStub:
-    """TokenService says what text and pictures cost in tokens, and turns text into token ids and back.
-    Nothing is generated, queued or stored; pictures are opened for their size only.
+    """TokenService says what text, pictures and clips cost in tokens, and turns text into token ids and
+    back. Nothing is generated, queued or stored; pictures and clips are opened for their size only.
     """
 
     def __init__(self, channel):
@@ -54,8 +54,8 @@ class TokenServiceStub:
 
 
 class TokenServiceServicer:
-    """TokenService says what text and pictures cost in tokens, and turns text into token ids and back.
-    Nothing is generated, queued or stored; pictures are opened for their size only.
+    """TokenService says what text, pictures and clips cost in tokens, and turns text into token ids and
+    back. Nothing is generated, queued or stored; pictures and clips are opened for their size only.
     """
 
     def CountTokens(self, request, context):
@@ -71,9 +71,13 @@ class TokenServiceServicer:
         Errors:
         * INVALID_ARGUMENT (FIELD_INVALID, PROMPT_EMPTY, TOKEN_ID_OUT_OF_VOCAB, MEDIA_UNDECODABLE,
         MEDIA_TYPE_UNSUPPORTED): mend the request.
-        * NOT_FOUND (MODEL_NOT_FOUND, SESSION_NOT_FOUND, SESSION_EXPIRED): look at the name.
-        * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session.
-        * UNAVAILABLE (STORE_UNAVAILABLE): send again.
+        * NOT_FOUND (MODEL_NOT_FOUND, SESSION_NOT_FOUND, SESSION_EXPIRED, MEDIA_NOT_FOUND): look at the
+        name.
+        * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (MEDIA_NOT_READY): ask
+        GetMedia until it is ACTIVE.
+        * RESOURCE_EXHAUSTED (QUEUE_FULL): too many pictures or clips wait to be opened; send again
+        after RetryInfo.
+        * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.
         * UNIMPLEMENTED (FEATURE_DISABLED): this model takes no pictures.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -101,7 +105,8 @@ class TokenServiceServicer:
         Retry: freely; it reads only.
 
         Errors:
-        * INVALID_ARGUMENT (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer.
+        * INVALID_ARGUMENT (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer. (FIELD_INVALID): the
+        bytes are no request; mend the client.
         * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -135,8 +140,8 @@ def add_TokenServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TokenService:
-    """TokenService says what text and pictures cost in tokens, and turns text into token ids and back.
-    Nothing is generated, queued or stored; pictures are opened for their size only.
+    """TokenService says what text, pictures and clips cost in tokens, and turns text into token ids and
+    back. Nothing is generated, queued or stored; pictures and clips are opened for their size only.
     """
 
     @staticmethod

@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TokenServiceStub:
-    """TokenService says what text and pictures cost in tokens, and turns text into token ids and back.
-    Nothing is generated, queued or stored; pictures are opened for their size only.
+    """TokenService says what text, pictures and clips cost in tokens, and turns text into token ids and
+    back. Nothing is generated, queued or stored; pictures and clips are opened for their size only.
     """
 
     @_typing.overload
@@ -48,9 +48,13 @@ class TokenServiceStub:
     Errors:
     * INVALID_ARGUMENT (FIELD_INVALID, PROMPT_EMPTY, TOKEN_ID_OUT_OF_VOCAB, MEDIA_UNDECODABLE,
       MEDIA_TYPE_UNSUPPORTED): mend the request.
-    * NOT_FOUND (MODEL_NOT_FOUND, SESSION_NOT_FOUND, SESSION_EXPIRED): look at the name.
-    * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session.
-    * UNAVAILABLE (STORE_UNAVAILABLE): send again.
+    * NOT_FOUND (MODEL_NOT_FOUND, SESSION_NOT_FOUND, SESSION_EXPIRED, MEDIA_NOT_FOUND): look at the
+      name.
+    * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (MEDIA_NOT_READY): ask
+      GetMedia until it is ACTIVE.
+    * RESOURCE_EXHAUSTED (QUEUE_FULL): too many pictures or clips wait to be opened; send again
+      after RetryInfo.
+    * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.
     * UNIMPLEMENTED (FEATURE_DISABLED): this model takes no pictures.
     """
     Tokenize: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.TokenizeRequest, _token_service_pb2.TokenizeResponse]
@@ -70,14 +74,15 @@ class TokenServiceStub:
     Retry: freely; it reads only.
 
     Errors:
-    * INVALID_ARGUMENT (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer.
+    * INVALID_ARGUMENT (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer. (FIELD_INVALID): the
+      bytes are no request; mend the client.
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
     """
 
 @_typing.type_check_only
 class TokenServiceAsyncStub(TokenServiceStub):
-    """TokenService says what text and pictures cost in tokens, and turns text into token ids and back.
-    Nothing is generated, queued or stored; pictures are opened for their size only.
+    """TokenService says what text, pictures and clips cost in tokens, and turns text into token ids and
+    back. Nothing is generated, queued or stored; pictures and clips are opened for their size only.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -94,9 +99,13 @@ class TokenServiceAsyncStub(TokenServiceStub):
     Errors:
     * INVALID_ARGUMENT (FIELD_INVALID, PROMPT_EMPTY, TOKEN_ID_OUT_OF_VOCAB, MEDIA_UNDECODABLE,
       MEDIA_TYPE_UNSUPPORTED): mend the request.
-    * NOT_FOUND (MODEL_NOT_FOUND, SESSION_NOT_FOUND, SESSION_EXPIRED): look at the name.
-    * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session.
-    * UNAVAILABLE (STORE_UNAVAILABLE): send again.
+    * NOT_FOUND (MODEL_NOT_FOUND, SESSION_NOT_FOUND, SESSION_EXPIRED, MEDIA_NOT_FOUND): look at the
+      name.
+    * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (MEDIA_NOT_READY): ask
+      GetMedia until it is ACTIVE.
+    * RESOURCE_EXHAUSTED (QUEUE_FULL): too many pictures or clips wait to be opened; send again
+      after RetryInfo.
+    * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.
     * UNIMPLEMENTED (FEATURE_DISABLED): this model takes no pictures.
     """
     Tokenize: _aio.UnaryUnaryMultiCallable[_token_service_pb2.TokenizeRequest, _token_service_pb2.TokenizeResponse]  # type: ignore[assignment]
@@ -116,13 +125,14 @@ class TokenServiceAsyncStub(TokenServiceStub):
     Retry: freely; it reads only.
 
     Errors:
-    * INVALID_ARGUMENT (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer.
+    * INVALID_ARGUMENT (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer. (FIELD_INVALID): the
+      bytes are no request; mend the client.
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
     """
 
 class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
-    """TokenService says what text and pictures cost in tokens, and turns text into token ids and back.
-    Nothing is generated, queued or stored; pictures are opened for their size only.
+    """TokenService says what text, pictures and clips cost in tokens, and turns text into token ids and
+    back. Nothing is generated, queued or stored; pictures and clips are opened for their size only.
     """
 
     @_abc_1.abstractmethod
@@ -143,9 +153,13 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT (FIELD_INVALID, PROMPT_EMPTY, TOKEN_ID_OUT_OF_VOCAB, MEDIA_UNDECODABLE,
           MEDIA_TYPE_UNSUPPORTED): mend the request.
-        * NOT_FOUND (MODEL_NOT_FOUND, SESSION_NOT_FOUND, SESSION_EXPIRED): look at the name.
-        * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session.
-        * UNAVAILABLE (STORE_UNAVAILABLE): send again.
+        * NOT_FOUND (MODEL_NOT_FOUND, SESSION_NOT_FOUND, SESSION_EXPIRED, MEDIA_NOT_FOUND): look at the
+          name.
+        * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (MEDIA_NOT_READY): ask
+          GetMedia until it is ACTIVE.
+        * RESOURCE_EXHAUSTED (QUEUE_FULL): too many pictures or clips wait to be opened; send again
+          after RetryInfo.
+        * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.
         * UNIMPLEMENTED (FEATURE_DISABLED): this model takes no pictures.
         """
 
@@ -177,7 +191,8 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         Retry: freely; it reads only.
 
         Errors:
-        * INVALID_ARGUMENT (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer.
+        * INVALID_ARGUMENT (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer. (FIELD_INVALID): the
+          bytes are no request; mend the client.
         * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
         """
 
