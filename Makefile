@@ -29,7 +29,7 @@ demo: $(DEMO_READY) ## Start the real server with the demo model and chat about 
 
 .PHONY: test
 test: lint ## Everything CI runs: lint, types, imports, contract, all tests that need no GPU
-	$(BIN)/python -m pytest -m "not gpu and not bench"
+	$(BIN)/python -m pytest -m "not gpu and not bench and not faults"
 
 .PHONY: check
 check: lint ## The fast part of `test`: lint, types, imports, contract, unit tests
@@ -55,9 +55,14 @@ protos: $(DEV_READY) ## Regenerate the Python stubs from protos/ixc/v1
 	$(BIN)/buf lint
 	$(BIN)/python protos/generate.py
 
+.PHONY: faults
+faults: $(DEV_READY) ## The long fault tests: kills, cuts, stopped readers, 10,000 odd requests
+	$(BIN)/python -m pytest tests/faults -s
+
 .PHONY: bench
 bench: $(DEV_READY) ## Measure speed on this CPU beside transformers; JSON goes to tests/bench/results
 	$(BIN)/python -m tests.bench.cpu_speed
+	$(BIN)/python -m tests.bench.front_end_speed
 
 .venv/bin/python:
 	@$(PYTHON) -m venv .venv

@@ -393,6 +393,7 @@ class Engine:
                 _log.error("the engine process has ended; restarting it")
             self._link = None
             self._lose_everything()
+            self._desk.engine_lost()
             self._announce(False)
             await link.close()
             self._link = await self._restart()

@@ -7,6 +7,7 @@ therefore never waits.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -15,8 +16,11 @@ from ixc_service.errors import SlowConsumer
 from ixc_service.event_log import Event, Failed, Finished
 from ixc_service.generations import Generations
 from ixc_service.identifiers import generation_name
+from ixc_service.log_events import emit
 from ixc_service.moments import Clock
 from ixc_service.run import Run
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,8 @@ class Delivery:
                 self._check_patience()
                 await self._run_to_end()
         except TimeoutError:
+            # Said now: the RPC's own end has to wait for the reader, or for its connection's end.
+            emit(_log, "slow_reader_dropped", generation=self._run.id, sequence=self._written)
             raise SlowConsumer(
                 f"the reader took nothing for {self._pace.slow_reader_seconds:g} s",
                 generation=generation_name(self._run.id),

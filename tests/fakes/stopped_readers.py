@@ -11,7 +11,7 @@ import asyncio
 import sys
 
 from ixc.v1.generation_service_pb2 import GenerateRequest
-from ixc.v1.sampling_pb2 import OutputOptions, SamplingParams
+from ixc.v1.sampling_pb2 import SamplingParams
 from tests.fakes.http2_reader import Http2Reader
 from tests.fakes.running_server import text_prompt
 
@@ -27,7 +27,6 @@ async def main(path: str, num_streams: int, num_tokens: int, window: int) -> Non
         request = GenerateRequest(
             prompt=text_prompt(f"Reader {number}"),
             sampling=SamplingParams(max_output_tokens=num_tokens, ignore_eos=True),
-            output=OutputOptions(token_ids=True),
         )
         reader.ask("/ixc.v1.GenerationService/Generate", request.SerializeToString())
     while len(begun) < num_streams:  # noqa: ASYNC110 - the reader is a bare protocol

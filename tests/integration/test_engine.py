@@ -320,6 +320,28 @@ async def test_a_hung_engine_is_killed_and_replaced(tiny_folder: Path) -> None:
     await engine.close()
 
 
+async def test_pixels_that_a_dead_engine_did_not_read_are_removed(
+    tiny_folder: Path, picture: ImageSource
+) -> None:
+    """Shared memory is the machine's; a crash leaves none of it taken."""
+    engine = await Engine.start(EngineConfig(model=str(tiny_folder), threads=1))
+    assert engine.process_id is not None
+    os.kill(engine.process_id, signal.SIGSTOP)  # asks for pixels no more, reads them no more
+    folder = engine._desk._folder.path
+    span = (await engine.count(ask(ImagePart(source=picture)).prompt)).images[0]
+    handed_over = asyncio.Event()
+    engine._desk.render(span, 56, answer=lambda _: handed_over.set())
+    await asyncio.wait_for(handed_over.wait(), 30)
+    assert len(list(folder.iterdir())) == 1
+    back = asyncio.Event()
+    engine.on_change(lambda is_alive: is_alive and back.set())
+    os.kill(engine.process_id, signal.SIGKILL)
+    await asyncio.wait_for(back.wait(), 60)
+
+    assert list(folder.iterdir()) == []
+    await engine.close()
+
+
 async def test_an_idle_engine_is_left_alone(tiny_folder: Path) -> None:
     """With nothing to do it is silent for longer than any step may take, and lives."""
     engine = await Engine.start(

@@ -6,8 +6,6 @@ Workers for clips are started when the first clip comes.
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,13 +20,14 @@ from ixc_runtime.errors import (
     ServerDraining,
 )
 from ixc_runtime.media.geometry import ImageInfo
+from ixc_runtime.media.pixels_folder import PixelsFolder
 from ixc_runtime.media.pool import CLIP_SETTINGS, MediaSettings, MediaWorkers, RenderedImage
 from ixc_runtime.media.video import VideoInfo
 from ixc_runtime.prompt.layout import ImageSpan
 from ixc_runtime.request import Conversation, ImagePart, ImageSource, VideoPart, VideoSource
 
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - memory shared by processes is what we want
 _SIZES_KEPT = 4096
+_HANDED_OVER_KEPT = 64
 _TRIAL_TILE = 32  # a picture decoded only to see whether it can be is not kept large
 
 
@@ -49,13 +48,14 @@ class MediaDesk:
         workers: MediaWorkers,
         num_clip_workers: int,
         clip_settings: MediaSettings,
-        pixels_folder: Path,
+        folder: PixelsFolder,
     ) -> None:
         self._workers = workers
         self._num_clip_workers = num_clip_workers
         self._clip_settings = clip_settings
         self._clip_workers: asyncio.Task[MediaWorkers] | None = None
-        self._pixels_folder = pixels_folder
+        self._folder = folder
+        self._handed_over: set[Path] = set()  # to the engine, which removes what it has read
         self._known: OrderedDict[ImageSource | VideoSource, ImageInfo | VideoInfo] = OrderedDict()
         self._renderings: set[asyncio.Task[None]] = set()
 
@@ -72,9 +72,7 @@ class MediaDesk:
             max_pixels=limits.max_video_pixels,
             max_seconds=limits.max_video_seconds,
         )
-        parent = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
-        folder = Path(tempfile.mkdtemp(prefix="ixc-pixels-", dir=parent))
-        return cls(workers, num_workers, clip_settings, folder)
+        return cls(workers, num_workers, clip_settings, PixelsFolder.create())
 
     async def close(self) -> None:
         for task in self._renderings:
@@ -86,7 +84,15 @@ class MediaDesk:
             await asyncio.wait({started})
             if not started.cancelled() and not _has_failed(started):
                 await started.result().close()
-        shutil.rmtree(self._pixels_folder, ignore_errors=True)
+        self._folder.remove()
+
+    def engine_lost(self) -> None:
+        """Nobody will read what was handed over, and nobody wants what is being made for it."""
+        for task in self._renderings:
+            task.cancel()
+        for path in self._handed_over:
+            path.unlink(missing_ok=True)
+        self._handed_over.clear()
 
     async def measure(self, conversation: Conversation) -> dict[str, ImageInfo | VideoInfo]:
         """What every picture and clip in a conversation says of itself, by digest.
@@ -122,7 +128,7 @@ class MediaDesk:
         if isinstance(source, ImageSource):
             with _naming(source):
                 trial = await self._workers.render(
-                    source.path, hd_num=1, tile_size=_TRIAL_TILE, output_dir=self._pixels_folder
+                    source.path, hd_num=1, tile_size=_TRIAL_TILE, output_dir=self._folder.path
                 )
             trial.path.unlink()
         return info
@@ -170,6 +176,9 @@ class MediaDesk:
                 )
             )
         else:
+            if len(self._handed_over) >= _HANDED_OVER_KEPT:
+                self._handed_over = {path for path in self._handed_over if path.exists()}
+            self._handed_over.add(image.path)
             answer(
                 Pixels(key=span.key, path=str(image.path), width=image.width, height=image.height)
             )
@@ -183,14 +192,14 @@ class MediaDesk:
                 width=span.width,
                 height=span.height,
                 tile_size=tile_size,
-                output_dir=self._pixels_folder,
+                output_dir=self._folder.path,
             )
         assert span.hd_num is not None, "a picture's span has one"
         return await self._workers.render(
             span.source.path,
             hd_num=span.hd_num,
             tile_size=tile_size,
-            output_dir=self._pixels_folder,
+            output_dir=self._folder.path,
         )
 
 

@@ -125,7 +125,7 @@ async def test_a_picture_is_examined_as_a_whole(tmp_path):
     with pytest.raises(MediaUndecodable) as caught:
         await desk.examine(bad)
     assert caught.value.metadata["media"] == "bad"
-    assert list(desk._pixels_folder.iterdir()) == []
+    assert list(desk._folder.path.iterdir()) == []
     await desk.close()
 
 

@@ -97,7 +97,7 @@ class SessionServiceServicer:
         earlier try succeeded.
 
         Errors:
-        * INVALID_ARGUMENT (FIELD_INVALID): mend the request.
+        * INVALID_ARGUMENT (FIELD_INVALID, TOKEN_ID_OUT_OF_VOCAB): mend the request.
         * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
         * ALREADY_EXISTS (SESSION_ID_TAKEN): choose another id. (REQUEST_ID_REUSED): draw a new one.
         * RESOURCE_EXHAUSTED (SESSION_QUOTA): delete some.
@@ -160,7 +160,7 @@ class SessionServiceServicer:
 
         Errors:
         * INVALID_ARGUMENT (FIELD_INVALID): an empty mask, a path that cannot be changed, a value out
-        of range.
+        of range. (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer among the stop tokens.
         * NOT_FOUND (SESSION_NOT_FOUND, SESSION_EXPIRED): it is gone, or never was.
         * ABORTED (ETAG_MISMATCH): somebody else changed it; read it again and decide.
         * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.

@@ -46,7 +46,7 @@ class SessionServiceStub:
     earlier try succeeded.
 
     Errors:
-    * INVALID_ARGUMENT (FIELD_INVALID): mend the request.
+    * INVALID_ARGUMENT (FIELD_INVALID, TOKEN_ID_OUT_OF_VOCAB): mend the request.
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
     * ALREADY_EXISTS (SESSION_ID_TAKEN): choose another id. (REQUEST_ID_REUSED): draw a new one.
     * RESOURCE_EXHAUSTED (SESSION_QUOTA): delete some.
@@ -93,7 +93,7 @@ class SessionServiceStub:
 
     Errors:
     * INVALID_ARGUMENT (FIELD_INVALID): an empty mask, a path that cannot be changed, a value out
-      of range.
+      of range. (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer among the stop tokens.
     * NOT_FOUND (SESSION_NOT_FOUND, SESSION_EXPIRED): it is gone, or never was.
     * ABORTED (ETAG_MISMATCH): somebody else changed it; read it again and decide.
     * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.
@@ -157,7 +157,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     earlier try succeeded.
 
     Errors:
-    * INVALID_ARGUMENT (FIELD_INVALID): mend the request.
+    * INVALID_ARGUMENT (FIELD_INVALID, TOKEN_ID_OUT_OF_VOCAB): mend the request.
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
     * ALREADY_EXISTS (SESSION_ID_TAKEN): choose another id. (REQUEST_ID_REUSED): draw a new one.
     * RESOURCE_EXHAUSTED (SESSION_QUOTA): delete some.
@@ -204,7 +204,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     Errors:
     * INVALID_ARGUMENT (FIELD_INVALID): an empty mask, a path that cannot be changed, a value out
-      of range.
+      of range. (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer among the stop tokens.
     * NOT_FOUND (SESSION_NOT_FOUND, SESSION_EXPIRED): it is gone, or never was.
     * ABORTED (ETAG_MISMATCH): somebody else changed it; read it again and decide.
     * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.
@@ -271,7 +271,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         earlier try succeeded.
 
         Errors:
-        * INVALID_ARGUMENT (FIELD_INVALID): mend the request.
+        * INVALID_ARGUMENT (FIELD_INVALID, TOKEN_ID_OUT_OF_VOCAB): mend the request.
         * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
         * ALREADY_EXISTS (SESSION_ID_TAKEN): choose another id. (REQUEST_ID_REUSED): draw a new one.
         * RESOURCE_EXHAUSTED (SESSION_QUOTA): delete some.
@@ -342,7 +342,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
         * INVALID_ARGUMENT (FIELD_INVALID): an empty mask, a path that cannot be changed, a value out
-          of range.
+          of range. (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer among the stop tokens.
         * NOT_FOUND (SESSION_NOT_FOUND, SESSION_EXPIRED): it is gone, or never was.
         * ABORTED (ETAG_MISMATCH): somebody else changed it; read it again and decide.
         * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.
