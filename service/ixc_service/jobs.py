@@ -81,7 +81,7 @@ class GenerateJob:
     async def prepare(self) -> GenerationRequest:
         attachments, desk = self._attachments, self._desk
         self._pins.enter_context(desk.media.pinned(self._owner, attachments.digests))
-        await desk.library.take(self._owner, attachments)
+        await desk.media_library.take(self._owner, attachments)
         return self._request
 
     async def finish(self, completed: Completed) -> None:
@@ -116,7 +116,7 @@ class Desk:
 
     store: SessionStore
     media: MediaStore
-    library: MediaLibrary
+    media_library: MediaLibrary
     seats: Seats
     clock: Clock
     limits: Limits
@@ -149,7 +149,7 @@ class ChatJob:
         self._check_turn(session)
         self._check_media(turns)
         self._pins.enter_context(desk.media.pinned(order.owner, order.attachments.digests))
-        records = await desk.library.take(order.owner, order.attachments)
+        records = await desk.media_library.take(order.owner, order.attachments)
         self._user = described(order.user, records)
         asked = merged_sampling(order.sampling, session.default_sampling)
         return GenerationRequest(

@@ -110,7 +110,7 @@ class Server:
         self.health = health
         self.generations = generations
         self.housekeeping = housekeeping
-        self.library = library
+        self.media_library = library
         self._uploads = uploads
         self._grpc_server = grpc_server
         self._gate = gate
@@ -156,7 +156,7 @@ async def serving(
                 yield server
             finally:
                 await server.stop(0.0)
-                await server.library.close()
+                await server.media_library.close()
     finally:
         await database.close()
 
@@ -186,7 +186,7 @@ def _compose(
     desk = Desk(
         store=store,
         media=media,
-        library=library,
+        media_library=library,
         seats=Seats(store.in_use),
         clock=clock,
         limits=limits,

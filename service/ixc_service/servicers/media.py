@@ -51,7 +51,7 @@ class MediaServicer(MediaServiceServicer):
                 await self._write(transfer, request)
                 is_last = request.finish
             made = await transfer.finish()
-        return self._finished(wish, await self._desk.library.settled(made))
+        return self._finished(wish, await self._desk.media_library.settled(made))
 
     async def GetUpload(
         self, request: pb.GetUploadRequest, context: Context
@@ -63,7 +63,7 @@ class MediaServicer(MediaServiceServicer):
 
     async def GetMedia(self, request: pb.GetMediaRequest, context: Context) -> pb.GetMediaResponse:
         checks.check_media_name(request.name)
-        record = await self._desk.library.get(LOCAL_OWNER, digest_of(request.name) or "")
+        record = await self._desk.media_library.get(LOCAL_OWNER, digest_of(request.name) or "")
         return pb.GetMediaResponse(media=self._message(record))
 
     async def ListMedia(
@@ -89,7 +89,7 @@ class MediaServicer(MediaServiceServicer):
         self, request: pb.DeleteMediaRequest, context: Context
     ) -> pb.DeleteMediaResponse:
         checks.check_media_name(request.name)
-        await self._desk.library.delete(
+        await self._desk.media_library.delete(
             LOCAL_OWNER, digest_of(request.name) or "", allow_missing=request.allow_missing
         )
         return pb.DeleteMediaResponse()
@@ -118,7 +118,7 @@ class MediaServicer(MediaServiceServicer):
             return None
         if problem := objection(wish.mime_type, made.mime_type):
             raise MediaTypeUnsupported(problem, media=made.digest)
-        return await self._desk.library.settled(made)
+        return await self._desk.media_library.settled(made)
 
     async def _write(self, transfer: Transfer, request: pb.UploadMediaRequest) -> None:
         checks.check_piece(request, self._desk.limits)

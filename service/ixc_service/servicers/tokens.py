@@ -26,7 +26,7 @@ class TokenServicer(TokenServiceServicer):
         check_count_tokens(request, self._desk.limits, self._desk.model)
         attachments = requests.attachments(requests.contents_of(request.prompt))
         with self._desk.media.pinned(LOCAL_OWNER, attachments.digests):
-            await self._desk.library.take(LOCAL_OWNER, attachments)
+            await self._desk.media_library.take(LOCAL_OWNER, attachments)
             count = await self._engine.count(await self._prompt(request))
         return resources.count_message(count, num_new=len(attachments.digests))
 
