@@ -10,6 +10,10 @@ import sys
 
 LOG = "@LOG@"  # the test writes the path here, for media workers are given no environment
 
+# In a fresh checkout the interpreter would cache our modules beside their sources: its doing, not
+# the server's, and it would depend on what ran before.
+sys.dont_write_bytecode = True
+
 _EVENTS = {
     "socket.connect",
     "socket.bind",
