@@ -1,10 +1,9 @@
 """Readers that stop reading, as a process of their own: `python -m tests.fakes.stopped_readers`.
 
 Opens STREAMS generations on the Unix socket PATH, says "reading" once each has begun, and is then
-for the test to stop with SIGSTOP. WINDOW is how many bytes of a stream it takes unread; an ordinary
-client's is 65,535.
+for the test to stop with SIGSTOP. Its windows are those of an ordinary client.
 
-    python -m tests.fakes.stopped_readers PATH STREAMS TOKENS WINDOW
+    python -m tests.fakes.stopped_readers PATH STREAMS TOKENS
 """
 
 import asyncio
@@ -15,12 +14,14 @@ from ixc.v1.sampling_pb2 import SamplingParams
 from tests.fakes.http2_reader import Http2Reader
 from tests.fakes.running_server import text_prompt
 
+_ORDINARY_WINDOW = 65_535
 
-async def main(path: str, num_streams: int, num_tokens: int, window: int) -> None:
+
+async def main(path: str, num_streams: int, num_tokens: int) -> None:
     begun: set[int] = set()
     loop = asyncio.get_running_loop()
     _, reader = await loop.create_unix_connection(
-        lambda: Http2Reader(lambda stream, _: begun.add(stream), stream_window=window),
+        lambda: Http2Reader(lambda stream, _: begun.add(stream), stream_window=_ORDINARY_WINDOW),
         path,
     )
     for number in range(num_streams):
