@@ -51,7 +51,7 @@ class NaiveModel:
     def rotary_base(self, length: int) -> float:
         config = self.config
         dim = config["hidden_size"] // config["num_attention_heads"]
-        native, scaling = config["max_position_embeddings"], config["rope_scaling"]
+        native, scaling = config["max_position_embeddings"], config.get("rope_scaling")
         if not scaling or length <= native:
             return float(config["rope_theta"])
         factor = scaling["factor"]

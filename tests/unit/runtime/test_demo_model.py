@@ -9,13 +9,15 @@ from safetensors.numpy import load_file
 
 from ixc_runtime.checkpoint import demo_model
 from ixc_runtime.checkpoint.demo_model import build_demo_model, ensure_demo_model
-from ixc_runtime.checkpoint.demo_weights import TOWER
 from ixc_runtime.checkpoint.shards import read_shards
 from ixc_runtime.config import load_config, load_settings, read_tower_shape
 from ixc_runtime.errors import CheckpointInvalid, CheckpointMissing, CheckpointUnsupported
 from ixc_runtime.model.inventory import take_inventory
 from ixc_runtime.prompt.tokenizer import load_tokenizer, resolve_roles
 from tests.fakes.tiny_gguf import HEAD_DIM, HEADS, HIDDEN, KV_HEADS, LAYERS, write_tiny_gguf
+from tests.fakes.tiny_trained import tiny_demo, write_tiny_trained
+
+Trained = tuple[Path, ...]
 
 
 def silent(_: str) -> None:
@@ -27,6 +29,11 @@ def gguf(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.gguf"
     write_tiny_gguf(path)
     return path
+
+
+@pytest.fixture
+def trained(gguf: Path, tmp_path: Path) -> Trained:
+    return write_tiny_trained(tiny_demo(gguf), tmp_path / "trained")
 
 
 @pytest.fixture
@@ -43,9 +50,9 @@ def tensors_of(folder: Path) -> dict[str, np.ndarray]:
     }
 
 
-def test_a_built_folder_is_a_whole_checkpoint(gguf: Path, tmp_path: Path) -> None:
+def test_a_built_folder_is_a_whole_checkpoint(gguf: Path, trained: Trained, tmp_path: Path) -> None:
     """Config, settings, tokenizer and tensors pass the checks that a served model must pass."""
-    folder = build_demo_model(tmp_path / "demo", gguf=gguf, progress=silent)
+    folder = build_demo_model(tmp_path / "demo", gguf=gguf, trained=trained, progress=silent)
 
     config, settings = load_config(folder), load_settings(folder)
     inventory = take_inventory(config, read_shards(folder))
@@ -55,15 +62,17 @@ def test_a_built_folder_is_a_whole_checkpoint(gguf: Path, tmp_path: Path) -> Non
     assert inventory.adapters == {"web", "write"}
     assert (config.rms_norm_eps, config.rope_theta) == (1e-5, 100000.0)
     assert (tower.tile_size, tower.patch_size) == (224, 14)
-    assert settings.tower_heads == TOWER.num_heads
+    assert settings.tower_heads == demo_model.TOWER_HEADS
     assert (roles.begin_of_text, roles.start_of_turn) == (None, 1)
     assert (roles.end_of_turn, roles.end_of_text) == (2, 0)
 
 
-def test_projections_are_interleaved_by_group(tmp_path: Path) -> None:
+def test_projections_are_interleaved_by_group(trained: Trained, tmp_path: Path) -> None:
     """Each KV group's queries, key and value follow each other, rotary pairs half a head apart."""
     weights = write_tiny_gguf(tmp_path / "tiny.gguf")
-    folder = build_demo_model(tmp_path / "demo", gguf=tmp_path / "tiny.gguf", progress=silent)
+    folder = build_demo_model(
+        tmp_path / "demo", gguf=tmp_path / "tiny.gguf", trained=trained, progress=silent
+    )
     tensors = tensors_of(folder)
 
     for index in range(LAYERS):
@@ -76,29 +85,34 @@ def test_projections_are_interleaved_by_group(tmp_path: Path) -> None:
         assert np.array_equal(value.reshape(-1, HIDDEN), weights[f"blk.{index}.attn_v"])
 
 
-def test_the_output_matrix_is_the_embedding(tmp_path: Path) -> None:
+def test_the_output_matrix_is_the_embedding(trained: Trained, tmp_path: Path) -> None:
     """A tied model's output is stored as a copy, because the layout has no tying."""
     weights = write_tiny_gguf(tmp_path / "tiny.gguf")
-    folder = build_demo_model(tmp_path / "demo", gguf=tmp_path / "tiny.gguf", progress=silent)
+    folder = build_demo_model(
+        tmp_path / "demo", gguf=tmp_path / "tiny.gguf", trained=trained, progress=silent
+    )
     tensors = tensors_of(folder)
 
     assert np.array_equal(tensors["model.tok_embeddings.weight"], weights["token_embd"])
     assert np.array_equal(tensors["output.weight"], weights["token_embd"])
 
 
-def test_untrained_adapters_change_nothing(gguf: Path, tmp_path: Path) -> None:
-    """Every pair's product is zero, so text answers are the language model's under any adapter."""
-    tensors = tensors_of(build_demo_model(tmp_path / "demo", gguf=gguf, progress=silent))
-    seconds = [array for name, array in tensors.items() if name.endswith("_B.weight")]
+def test_trained_parts_arrive_unchanged(gguf: Path, trained: Trained, tmp_path: Path) -> None:
+    """Every tensor of the trained files is in the checkpoint, with its value, in float32."""
+    folder = build_demo_model(tmp_path / "demo", gguf=gguf, trained=trained, progress=silent)
+    tensors = tensors_of(folder)
+    shipped = {name: array for part in trained for name, array in load_file(part).items()}
 
-    assert len(seconds) == LAYERS * 5 * 4
-    assert not any(array.any() for array in seconds)
+    assert sum(name.endswith("_B.weight") for name in shipped) == LAYERS * 5 * 4
+    for name, array in shipped.items():
+        assert tensors[name].dtype == np.float32
+        assert np.array_equal(tensors[name], array)
 
 
-def test_two_builds_agree_byte_for_byte(gguf: Path, tmp_path: Path) -> None:
-    """The untrained parts are drawn from a fixed seed."""
-    first = build_demo_model(tmp_path / "first", gguf=gguf, progress=silent)
-    second = build_demo_model(tmp_path / "second", gguf=gguf, progress=silent)
+def test_two_builds_agree_byte_for_byte(gguf: Path, trained: Trained, tmp_path: Path) -> None:
+    """Nothing of the machine or of the time gets into the files."""
+    first = build_demo_model(tmp_path / "first", gguf=gguf, trained=trained, progress=silent)
+    second = build_demo_model(tmp_path / "second", gguf=gguf, trained=trained, progress=silent)
 
     assert {path.name: path.read_bytes() for path in first.iterdir()} == {
         path.name: path.read_bytes() for path in second.iterdir()
@@ -106,11 +120,11 @@ def test_two_builds_agree_byte_for_byte(gguf: Path, tmp_path: Path) -> None:
 
 
 def test_shards_are_split_and_indexed(
-    gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gguf: Path, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Several shards carry the official names, and the index places every tensor."""
     monkeypatch.setattr(demo_model, "_SHARD_BYTES", 100_000)
-    folder = build_demo_model(tmp_path / "demo", gguf=gguf, progress=silent)
+    folder = build_demo_model(tmp_path / "demo", gguf=gguf, trained=trained, progress=silent)
     shards = sorted(path.name for path in folder.glob("*.safetensors"))
     index = json.loads((folder / "model.safetensors.index.json").read_text())
 
@@ -132,18 +146,20 @@ def test_a_second_call_finds_the_first_ones_folder(cache: Path, gguf: Path) -> N
     assert first.name.startswith(f"demo-{demo_model.DEMO_VERSION}-")
 
 
-def test_the_slower_of_two_builders_takes_the_others_folder(gguf: Path, tmp_path: Path) -> None:
+def test_the_slower_of_two_builders_takes_the_others_folder(
+    gguf: Path, trained: Trained, tmp_path: Path
+) -> None:
     """A folder that someone else finished meanwhile stays as it is, and nothing is left over."""
     target = tmp_path / "models" / "demo"
     target.mkdir(parents=True)
     (target / "config.json").write_text("theirs")
 
-    assert build_demo_model(target, gguf=gguf, progress=silent) == target
+    assert build_demo_model(target, gguf=gguf, trained=trained, progress=silent) == target
     assert (target / "config.json").read_text() == "theirs"
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_build_leaves_nothing(trained: Trained, tmp_path: Path) -> None:
     """A truncated file is refused, and neither a folder nor a part of one stays behind."""
     whole = tmp_path / "whole.gguf"
     write_tiny_gguf(whole)
@@ -152,26 +168,30 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "models" / "demo"
 
     with pytest.raises(CheckpointInvalid, match=r"broken\.gguf"):
-        build_demo_model(target, gguf=broken, progress=silent)
+        build_demo_model(target, gguf=broken, trained=trained, progress=silent)
     assert not target.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"no model at all" * 100])
-def test_a_file_that_is_no_gguf_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_gguf_is_refused_by_name(
+    trained: Trained, tmp_path: Path, content: bytes
+) -> None:
     """Junk gives CheckpointInvalid with the file's name, not an error of the format's reader."""
     path = tmp_path / "junk.gguf"
     path.write_bytes(content)
 
     with pytest.raises(CheckpointInvalid, match=r"junk\.gguf"):
-        build_demo_model(tmp_path / "demo", gguf=path, progress=silent)
+        build_demo_model(tmp_path / "demo", gguf=path, trained=trained, progress=silent)
 
 
-def test_another_architecture_is_refused(tmp_path: Path) -> None:
+def test_another_architecture_is_refused(trained: Trained, tmp_path: Path) -> None:
     """Only a Llama decoder is an InternLM2 decoder."""
     write_tiny_gguf(tmp_path / "gemma.gguf", architecture="gemma")
 
     with pytest.raises(CheckpointUnsupported, match="gemma"):
-        build_demo_model(tmp_path / "demo", gguf=tmp_path / "gemma.gguf", progress=silent)
+        build_demo_model(
+            tmp_path / "demo", gguf=tmp_path / "gemma.gguf", trained=trained, progress=silent
+        )
 
 
 def test_a_missing_file_is_named(cache: Path, tmp_path: Path) -> None:
