@@ -40,6 +40,21 @@ class PackedLinear:
     scales: "Tensor"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundedLinear:
+    """One linear's weights as levels, before packing: floats that are whole numbers 0 to 15."""
+
+    q: "Tensor"  # [out, groups, group]
+    zeros: "Tensor"  # [out, groups, 1]
+    scales: "Tensor"  # float16 [out, groups, 1]
+
+    def weights(self) -> "Tensor":
+        """What they stand for, float32 [out, in]: equal to `dequantize` of the packed tensors."""
+        import torch
+
+        return ((self.q - self.zeros) * self.scales.to(torch.float32)).flatten(1)
+
+
 def pack(values: "Tensor") -> "Tensor":
     """Whole numbers 0 to 15, [rows, columns] -> int32 [rows, columns / 8]."""
     import torch
@@ -74,9 +89,19 @@ def dequantize(packed: PackedLinear, group_size: int) -> "Tensor":
 
 
 def quantize(weight: "Tensor", group_size: int) -> PackedLinear:
-    """Round float weights [out, in] to the nearest level of each group's own range.
+    """Round float weights [out, in] to the nearest level of each group's own range."""
+    return pack_linear(round_to_levels(weight, group_size))
+
+
+def round_to_levels(
+    weight: "Tensor", group_size: int, limits: "tuple[Tensor, Tensor] | None" = None
+) -> RoundedLinear:
+    """Float weights [out, in] to levels; `limits` are each group's lowest and highest value.
 
     s = max(max - min, 1e-5) / 15; z = clamp(-round(min / s)); q = clamp(round(w / s) + z)
+
+    Limits are [out, groups, 1]; without, they are what the group holds. What lies outside is
+    clipped. Zero always has a level, so limits that do not include it lose more than they gain.
     """
     import torch
 
@@ -84,12 +109,16 @@ def quantize(weight: "Tensor", group_size: int) -> PackedLinear:
     if columns % group_size:
         raise ValueError(f"{columns} input columns do not divide into groups of {group_size}")
     groups = weight.to(torch.float32).reshape(rows, columns // group_size, group_size)
-    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    low, high = limits or (groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True))
     scales = (high - low).clamp(min=1e-5) / LEVELS
     zeros = (-torch.round(low / scales)).clamp(0, LEVELS)
-    q = (torch.round(groups / scales) + zeros).clamp(0, LEVELS).reshape(rows, columns)
+    q = (torch.round(groups / scales) + zeros).clamp(0, LEVELS)
+    return RoundedLinear(q=q, zeros=zeros, scales=scales.to(torch.float16))
+
+
+def pack_linear(rounded: RoundedLinear) -> PackedLinear:
     return PackedLinear(
-        qweight=pack(q.t()),
-        qzeros=pack(zeros.squeeze(-1).t()),
-        scales=scales.squeeze(-1).t().to(torch.float16).contiguous(),
+        qweight=pack(rounded.q.flatten(1).t()),
+        qzeros=pack(rounded.zeros.squeeze(-1).t()),
+        scales=rounded.scales.squeeze(-1).t().contiguous(),
     )

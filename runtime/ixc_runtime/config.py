@@ -129,7 +129,8 @@ class IxcSettings:
 
     `hd_num_single` and `hd_num_several` bound the tiles of a turn's only picture and of each of
     several. `tower_heads` None is one head per 64 channels. `system_instruction` is a default
-    text of the model, offered by name and never added unasked.
+    text of the model, offered by name and never added unasked. `merged_task` is the adapter that
+    has been merged into the weights, if one has.
     """
 
     roles: RolePieces = field(default_factory=RolePieces)
@@ -141,6 +142,7 @@ class IxcSettings:
     default_sampling: SamplingParams = OFFICIAL_SAMPLING
     display_name: str = ""
     description: str = ""
+    merged_task: str = ""
     ignored_config_keys: tuple[str, ...] = ()
 
 
@@ -205,6 +207,7 @@ def load_settings(folder: Path) -> IxcSettings:
         default_sampling=_default_sampling(reader),
         display_name=reader.text("display_name", ""),
         description=reader.text("description", ""),
+        merged_task=reader.text("merged_task", ""),
         ignored_config_keys=tuple(ignored),
     )
     hd_num.close()

@@ -102,9 +102,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "golden" not in names:
         return
     goldens = list(golden_folders(metafunc.config))
-    entry = next(
-        (name for name in ("picture", "clip", "prompt", "answer", "later") if name in names), None
-    )
+    entry = next((name for name in _ENTRIES if name in names), None)
     if entry is None:
         metafunc.parametrize("golden", goldens, ids=[golden.folder.name for golden in goldens])
         return
@@ -138,6 +136,14 @@ def _answers(golden: Golden) -> Iterator[tuple[str, Any]]:
                 yield f"{prompt['name']}-{kind}", (prompt["name"], kind)
 
 
+def _merged(golden: Golden) -> Iterator[tuple[str, Any]]:
+    """Task and tensor of every recorded merge.TASK.TENSOR."""
+    for name in sorted(golden.tensors):
+        if name.startswith("merge."):
+            task, _, tensor = name.removeprefix("merge.").partition(".")
+            yield f"{task}-{tensor}", (task, tensor)
+
+
 def _later(golden: Golden) -> Iterator[tuple[str, Any]]:
     """Entries of things that are not offered yet; each is skipped by its own name."""
     expected, tensors = golden.expected, golden.tensors
@@ -148,9 +154,6 @@ def _later(golden: Golden) -> Iterator[tuple[str, Any]]:
     for bits in ("kv8", "kv4"):
         if f"{bits}.q" in tensors:
             yield bits, "a quantised KV cache"
-    for name in sorted(tensors):
-        if name.startswith("merge."):
-            yield name, "merging adapters"
 
 
 _ENTRIES = {
@@ -158,5 +161,6 @@ _ENTRIES = {
     "clip": _clips,
     "prompt": _prompts,
     "answer": _answers,
+    "merged": _merged,
     "later": _later,
 }

@@ -7,7 +7,9 @@ task adapter applies to every row of its sequence, image rows too. Both may meet
 from ixc_runtime.model.batch import StepBatch
 from ixc_runtime.model.linear import Route
 
-IMAGE = "image"  # beside the names requests use: "web", "write"
+# Beside the names requests use: "web", "write", and those of adapters loaded later. The brackets
+# keep it apart from all of them.
+IMAGE = "(image)"
 
 
 def plan_routes(batch: StepBatch, available: frozenset[str]) -> tuple[Route, ...]:

@@ -4,7 +4,9 @@ InternLM2 with the adapters of IXC-2.5. Knows tensors and pages; knows nothing o
 sampling or files. What it computes for a row depends on that row's sequence alone.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +15,19 @@ from ixc_runtime.config import ModelConfig, TowerShape
 from ixc_runtime.model.adapters import IMAGE, plan_routes
 from ixc_runtime.model.batch import StepBatch
 from ixc_runtime.model.kv_arena import KvArena
-from ixc_runtime.model.linear import Linear
+from ixc_runtime.model.linear import Linear, Route
 from ixc_runtime.model.vision import Vision
-from ixc_runtime.ops import Ops
+from ixc_runtime.ops import LowRankPair, Ops, Rotary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPlan:
+    """What all layers of one step share; `attention` is the backend's own."""
+
+    routes: tuple[Route, ...]
+    rotary: Rotary
+    slots: Tensor
+    attention: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +42,27 @@ class DecoderLayer:
     w2: Linear
 
     @property
-    def linears(self) -> tuple[Linear, ...]:
-        return self.wqkv, self.wo, self.gate_and_up, self.w2
+    def linears(self) -> Mapping[str, Linear]:
+        return {"wqkv": self.wqkv, "wo": self.wo, "gate_and_up": self.gate_and_up, "w2": self.w2}
+
+    def run(
+        self, ops: Ops, x: Tensor, plan: StepPlan, keys: Tensor, values: Tensor, *, eps: float
+    ) -> None:
+        """Take the step's rows through the layer, in place; `keys` and `values` are its pages."""
+        routes = plan.routes
+        qkv = self.wqkv(ops.rms_norm(x, self.attention_norm, eps), routes)
+        queries = ops.rotate_and_store(qkv, plan.rotary, keys, values, plan.slots)
+        x += self.wo(ops.attend(queries, keys, values, plan.attention), routes)
+        inner = ops.swiglu(self.gate_and_up(ops.rms_norm(x, self.ffn_norm, eps), routes))
+        x += self.w2(inner, routes)
+
+
+# One adapter's pairs in a layer, by the names of `linears`; those it leaves alone are not there.
+LayerPairs = Mapping[str, LowRankPair]
 
 
 class Model:
-    """A loaded model. `adapters` are the task adapters a request may name."""
+    """A loaded model. `adapters` are those that a request may name."""
 
     def __init__(
         self,
@@ -56,7 +83,27 @@ class Model:
         self._norm = norm
         self._output = output
         self._available = frozenset(layers[0].wqkv.pairs)
-        self.adapters = self._available - {IMAGE}
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        return self._available - {IMAGE}
+
+    def add_adapter(self, name: str, pairs: Sequence[LayerPairs]) -> None:
+        """Between steps: rows may ask for it from now on. `pairs` are every layer's."""
+        assert name not in self._available, "a name is given back before it is taken again"
+        for layer, of_layer in zip(self._layers, pairs, strict=True):
+            linears = layer.linears
+            for linear_name, pair in of_layer.items():
+                linears[linear_name].pairs[name] = pair
+        self._available |= {name}
+
+    def remove_adapter(self, name: str) -> None:
+        """Between steps: no sequence asks for it any more."""
+        assert name in self.adapters, "only what is there can go"
+        for layer in self._layers:
+            for linear in layer.linears.values():
+                linear.pairs.pop(name, None)
+        self._available -= {name}
 
     @property
     def has_images(self) -> bool:
@@ -76,7 +123,9 @@ class Model:
 
     @property
     def adapters_bytes(self) -> int:
-        return sum(linear.adapters_bytes for layer in self._layers for linear in layer.linears)
+        return sum(
+            linear.adapters_bytes for layer in self._layers for linear in layer.linears.values()
+        )
 
     @property
     def weights_bytes(self) -> int:
@@ -84,7 +133,7 @@ class Model:
         total = self._embeddings.nbytes + self._norm.nbytes + self._output.nbytes
         for layer in self._layers:
             total += layer.attention_norm.nbytes + layer.ffn_norm.nbytes
-            total += sum(linear.num_bytes for linear in layer.linears)
+            total += sum(linear.num_bytes for linear in layer.linears.values())
         return total + (self.vision.num_bytes if self.vision else 0)
 
     def embed(self, batch: StepBatch) -> Tensor:
@@ -101,18 +150,17 @@ class Model:
         (float64 where the model itself is.)
         """
         ops, eps = self.ops, self.config.rms_norm_eps
-        routes = plan_routes(batch, self._available)
-        plan = ops.plan_attention(
-            batch.query_starts, batch.context_lengths, batch.page_tables, kv.page_size
-        )
         x = self.embed(batch)
-        rotary = ops.rotary(batch.positions, batch.rotary_bases, self.config.head_dim, like=x)
+        plan = StepPlan(
+            routes=plan_routes(batch, self._available),
+            rotary=ops.rotary(batch.positions, batch.rotary_bases, self.config.head_dim, like=x),
+            slots=batch.slots,
+            attention=ops.plan_attention(
+                batch.query_starts, batch.context_lengths, batch.page_tables, kv.page_size
+            ),
+        )
         for layer, keys, values in zip(self._layers, kv.keys, kv.values, strict=True):
-            qkv = layer.wqkv(ops.rms_norm(x, layer.attention_norm, eps), routes)
-            queries = ops.rotate_and_store(qkv, rotary, keys, values, batch.slots)
-            x += layer.wo(ops.attend(queries, keys, values, plan), routes)
-            inner = ops.swiglu(layer.gate_and_up(ops.rms_norm(x, layer.ffn_norm, eps), routes))
-            x += layer.w2(inner, routes)
+            layer.run(ops, x, plan, keys, values, eps=eps)
         last = ops.rms_norm(x[batch.output_rows], self._norm, eps)
         logits = ops.linear(last, self._output)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))

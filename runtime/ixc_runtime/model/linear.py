@@ -2,8 +2,8 @@
 
     y = W x + sum over the adapters of a row of  B (A x)
 
-Nothing is merged: each row of a step takes the adapters it asks for. Knows no names of adapters;
-`ixc_runtime.model.adapters` decides which rows take which.
+Nothing is merged: each row of a step takes the adapters it asks for, which need not touch every
+linear. Knows no names of adapters; `ixc_runtime.model.adapters` decides which rows take which.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ixc_runtime.ops import LowRankPair, Ops
+from ixc_runtime.ops import LowRankPair, Ops, Weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,17 +23,21 @@ class Route:
 
 
 class Linear:
-    """`weight` as `Ops.linear_weight` prepared it; `pairs` by adapter, absent ones left out."""
+    """`weight` as `Ops` prepared it; `pairs` by adapter, absent ones left out.
 
-    def __init__(self, ops: Ops, weight: Tensor, pairs: Mapping[str, LowRankPair]) -> None:
+    Adapters may come and go between steps.
+    """
+
+    def __init__(self, ops: Ops, weight: Weight, pairs: Mapping[str, LowRankPair]) -> None:
         self._ops = ops
         self.weight = weight
-        self.pairs = pairs
+        self.pairs = dict(pairs)
 
     def __call__(self, x: Tensor, routes: tuple[Route, ...]) -> Tensor:
         y = self._ops.linear(x, self.weight)
         for route in routes:
-            self._ops.add_low_rank(y, x, route.rows, self.pairs[route.adapter])
+            if (pair := self.pairs.get(route.adapter)) is not None:
+                self._ops.add_low_rank(y, x, route.rows, pair)
         return y
 
     @property

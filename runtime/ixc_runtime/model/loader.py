@@ -4,6 +4,7 @@ The only place that knows both the official names and the model's parts.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ from ixc_runtime.model.inventory import (
 from ixc_runtime.model.linear import Linear
 from ixc_runtime.model.vision import Affine, ProjectorWeights, TowerLayer, TowerWeights, Vision
 from ixc_runtime.model.weights import Weights
-from ixc_runtime.ops import LowRankPair, Ops, UpBlock
+from ixc_runtime.ops import Int4Weight, LowRankPair, Ops, UpBlock, Weight
 from ixc_runtime.ops.cpu import CpuOps
 
 CHANNELS_PER_HEAD = 64  # CLIP's, in every published size
@@ -48,9 +49,11 @@ def load_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str | None = None,
     ops: Ops | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Model:
     """Load a checkpoint. `dtype` is what it computes in, float32 unless given.
 
+    `on_progress` is told, after each tensor, how many bytes of all the needed ones are read.
     Raises CheckpointMissing, CheckpointInvalid or CheckpointUnsupported before reading any weights
     if the folder does not hold exactly the tensors its config calls for.
     """
@@ -61,19 +64,27 @@ def load_model(
     config = load_config(folder)
     settings = load_settings(folder)
     inventory = take_inventory(config, read_shards(folder))
-    weights = Weights(inventory.entries, dtype=_torch_dtype(dtype), device=device)
+    total = sum(entry.num_bytes for entry in inventory.entries.values())
+    done = 0
+
+    def count(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        on_progress(done, total)
+
+    weights = Weights(inventory.entries, dtype=_torch_dtype(dtype), device=device, on_read=count)
     with torch.inference_mode():
         return Model(
             config,
             ops=ops,
             embeddings=weights.take("model.tok_embeddings.weight"),
             layers=tuple(
-                _DecoderLayerReader(config, inventory, weights, ops).read(layer)
+                DecoderLayerReader(config, inventory, weights, ops).read(layer)
                 for layer in range(config.num_layers)
             ),
             norm=weights.take("model.norm.weight"),
             output=ops.linear_weight(weights.take("output.weight")),
-            vision=_read_vision(inventory, settings, weights),
+            vision=read_vision(inventory, settings, weights),
         )
 
 
@@ -112,7 +123,7 @@ def _torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
     return named[dtype]
 
 
-class _DecoderLayerReader:
+class DecoderLayerReader:
     """Reads one decoder layer's linears with their adapters."""
 
     def __init__(
@@ -125,6 +136,11 @@ class _DecoderLayerReader:
         self._adapters = {name: TASK_ADAPTERS[name] for name in sorted(inventory.adapters)}
         if IMAGE_SET in inventory.low_rank_sets and inventory.tower is not None:
             self._adapters[IMAGE] = (IMAGE_SET,)
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Those that the layers carry, the images' own included."""
+        return frozenset(self._adapters)
 
     def read(self, layer: int) -> DecoderLayer:
         prefix = f"model.layers.{layer}"
@@ -140,24 +156,31 @@ class _DecoderLayerReader:
 
     def _linear(self, *sites: LinearSite) -> Linear:
         """One linear, or several that read the same input, one over the other."""
-        weight = torch.cat([self._dense(site) for site in sites])
-        return Linear(
-            self._ops,
-            self._ops.linear_weight(weight),
-            {name: self._pair(sites, sets) for name, sets in self._adapters.items()},
+        quantization = self._config.quantization
+        weight = (
+            self._ops.linear_weight(
+                torch.cat([self._weights.take(f"{site.name}.weight") for site in sites])
+            )
+            if quantization is None
+            else self._int4(sites, quantization.group_size)
         )
+        pairs = {name: self._pair(sites, sets) for name, sets in self._adapters.items()}
+        return Linear(self._ops, weight, pairs)
 
-    def _dense(self, site: LinearSite) -> Tensor:
-        weights, quantization = self._weights, self._config.quantization
-        if quantization is None:
-            return weights.take(f"{site.name}.weight")
-        dense = self._ops.int4_weight(
-            weights.take_as_stored(f"{site.name}.qweight"),
-            weights.take_as_stored(f"{site.name}.qzeros"),
-            weights.take_as_stored(f"{site.name}.scales"),
-            quantization.group_size,
+    def _int4(self, sites: tuple[LinearSite, ...], group_size: int) -> Weight:
+        device = self._weights.device
+
+        def packed(suffix: str) -> Tensor:
+            parts = [self._weights.take_as_stored(f"{site.name}.{suffix}") for site in sites]
+            return torch.cat(parts, dim=1).to(device)  # outputs are columns here
+
+        weight = Int4Weight(
+            qweight=packed("qweight"),
+            qzeros=packed("qzeros"),
+            scales=packed("scales"),
+            group_size=group_size,
         )
-        return dense.to(device=weights.device, dtype=weights.dtype)
+        return self._ops.int4_weight(weight, self._weights.dtype)
 
     def _pair(self, sites: tuple[LinearSite, ...], sets: tuple[str, ...]) -> LowRankPair:
         """The sum of several sets is one pair of their ranks together: [B1 B2] [A1; A2]."""
@@ -177,7 +200,7 @@ class _DecoderLayerReader:
         return LowRankPair(down=torch.cat(downs), blocks=tuple(blocks))
 
 
-def _read_vision(inventory: Inventory, settings: IxcSettings, weights: Weights) -> Vision | None:
+def read_vision(inventory: Inventory, settings: IxcSettings, weights: Weights) -> Vision | None:
     sizes = inventory.tower
     if sizes is None:
         return None

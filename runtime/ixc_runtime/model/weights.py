@@ -4,7 +4,7 @@ The bytes are read into memory of ours rather than mapped: a file cut short whil
 kill the process on its next access to a mapping. Knows names and bytes, not what they are for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -27,7 +27,10 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = {
 
 
 class Weights:
-    """Reads by name. Nothing is kept: whoever takes a tensor owns it."""
+    """Reads by name. Nothing is kept: whoever takes a tensor owns it.
+
+    `on_read` is told of each tensor's bytes once they are read.
+    """
 
     def __init__(
         self,
@@ -35,8 +38,10 @@ class Weights:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        on_read: Callable[[int], None] = lambda num_bytes: None,
     ) -> None:
         self._entries = entries
+        self._on_read = on_read
         self.dtype = dtype
         self.device = torch.device(device)
 
@@ -45,10 +50,13 @@ class Weights:
 
     def take(self, name: str) -> Tensor:
         """A floating tensor in the model's dtype and on its device."""
-        return self.take_as_stored(name).to(device=self.device, dtype=self.dtype)
+        # Moved first and widened there: half the bytes travel.
+        return self.take_as_stored(name).to(self.device).to(self.dtype)
 
     def take_as_stored(self, name: str) -> Tensor:
-        return read_tensor(self._entries[name])
+        tensor = read_tensor(self._entries[name])
+        self._on_read(tensor.nbytes)
+        return tensor
 
 
 def read_tensor(entry: TensorEntry) -> Tensor:

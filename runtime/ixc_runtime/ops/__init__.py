@@ -7,6 +7,7 @@ agree with it. Tensors go in and out; requests, sequences and files are unknown 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -35,6 +36,27 @@ class UpBlock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Int4Weight:
+    """A linear's weights as published: int4 levels, laid out as `ixc_cuda.awq_layout` says.
+
+    Outputs are columns, so linears that read the same input lie side by side.
+    """
+
+    qweight: Tensor  # int32 (in, out / 8)
+    qzeros: Tensor  # int32 (in / group, out / 8)
+    scales: Tensor  # float16 (in / group, out)
+    group_size: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.qweight.nbytes + self.qzeros.nbytes + self.scales.nbytes
+
+
+# What `Linear` holds and `Ops.linear` reads.
+Weight = Tensor | Int4Weight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rotary:
     """Cosines and sines of a step's rows: (rows, 1, 1, head_dim / 2) each."""
 
@@ -52,10 +74,8 @@ class Ops(Protocol):
     def linear_weight(self, weight: Tensor) -> Tensor:
         """A dense weight (out, in) in the memory layout this backend reads fastest."""
 
-    def int4_weight(
-        self, qweight: Tensor, qzeros: Tensor, scales: Tensor, group_size: int
-    ) -> Tensor:
-        """Published int4 tensors (`ixc_cuda.awq_layout`) as float32 weights (out, in)."""
+    def int4_weight(self, weight: Int4Weight, dtype: torch.dtype) -> Weight:
+        """Rounded weights as this backend reads them fastest: packed, or unpacked into `dtype`."""
 
     # ---- once a step
 
@@ -76,7 +96,7 @@ class Ops(Protocol):
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """Return x / rms(x) in float32, rounded to x's dtype, then times `weight`."""
 
-    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
+    def linear(self, x: Tensor, weight: Weight) -> Tensor:
         """(rows, in) by a prepared weight -> (rows, out)."""
 
     def add_low_rank(self, y: Tensor, x: Tensor, rows: Tensor | None, pair: LowRankPair) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 from ixc_cuda import awq_layout
-from ixc_runtime.ops import LowRankPair, Rotary
+from ixc_runtime.ops import Int4Weight, LowRankPair, Rotary, Weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +56,13 @@ class CpuOps:
             return weight.t().contiguous().t()
         return weight.contiguous()
 
-    def int4_weight(
-        self, qweight: Tensor, qzeros: Tensor, scales: Tensor, group_size: int
-    ) -> Tensor:
-        packed = awq_layout.PackedLinear(qweight=qweight, qzeros=qzeros, scales=scales)
-        return awq_layout.dequantize(packed, group_size)
+    def int4_weight(self, weight: Int4Weight, dtype: torch.dtype) -> Weight:
+        """Unpacked, once and for all.
+
+        On the demo model packed weights take half the memory in all (342 MB of 709) and fifteen
+        times the time for a token (819 ms instead of 54, one thread): here it is only a definition.
+        """
+        return self.linear_weight(_dequantize(weight).to(dtype))
 
     def rotary(self, positions: Tensor, bases: Tensor, head_dim: int, like: Tensor) -> Rotary:
         # As the reference: frequencies and angles in float32, so that long prompts round alike.
@@ -109,7 +111,9 @@ class CpuOps:
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(eps))
         return (wide * scale).to(x.dtype) * weight
 
-    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
+    def linear(self, x: Tensor, weight: Weight) -> Tensor:
+        if isinstance(weight, Int4Weight):
+            weight = _dequantize(weight).to(x.dtype)
         return linear(x, weight)
 
     def add_low_rank(self, y: Tensor, x: Tensor, rows: Tensor | None, pair: LowRankPair) -> None:
@@ -153,6 +157,14 @@ class CpuOps:
     def swiglu(self, gate_and_up: Tensor) -> Tensor:
         gate, up = gate_and_up.chunk(2, -1)
         return silu(gate).mul_(up)
+
+
+def _dequantize(weight: Int4Weight) -> Tensor:
+    """Float32 (out, in): what the levels stand for."""
+    packed = awq_layout.PackedLinear(
+        qweight=weight.qweight, qzeros=weight.qzeros, scales=weight.scales
+    )
+    return awq_layout.dequantize(packed, weight.group_size)
 
 
 def _by_similar_length(single: list[int], context_lengths: tuple[int, ...]) -> list[list[int]]:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ixc_runtime.ops import LowRankPair, UpBlock
+from ixc_cuda import awq_layout
+from ixc_runtime.ops import Int4Weight, LowRankPair, UpBlock
 from ixc_runtime.ops.cpu import CpuOps
 
 OPS = CpuOps()
@@ -133,3 +134,22 @@ def test_prepared_weight_is_the_same_matrix(shape: tuple[int, int]) -> None:
     """Only its memory layout changes."""
     weight = random(*shape)
     assert torch.equal(weight, OPS.linear_weight(weight))
+
+
+def test_int4_weights() -> None:
+    """Packed or unpacked beforehand: the same product, w1 beside w3 as one over the other."""
+    parts = [awq_layout.quantize(random(24, 64, seed=seed).float(), 32) for seed in (1, 2)]
+    packed = Int4Weight(
+        qweight=torch.cat([part.qweight for part in parts], 1),
+        qzeros=torch.cat([part.qzeros for part in parts], 1),
+        scales=torch.cat([part.scales for part in parts], 1),
+        group_size=32,
+    )
+    dense = torch.cat([awq_layout.dequantize(part, 32) for part in parts])
+    x = random(3, 64).float()
+    expected = x @ dense.t()
+    for weight in (packed, OPS.int4_weight(packed, torch.float32)):
+        torch.testing.assert_close(OPS.linear(x, weight), expected)
+    assert packed.nbytes == sum(
+        tensor.nbytes for part in parts for tensor in (part.qweight, part.qzeros, part.scales)
+    )

@@ -1,0 +1,75 @@
+"""Rounding column by column, each error made good by the columns that are still to come.
+
+Scales and zero points are given; only the levels are chosen anew. What rounding one column does to
+the output is taken back, as far as inputs go together, by shifting the columns not rounded yet
+(optimal brain surgery, as GPTQ does it). The layout stays the published one. On a small trained
+model it takes another quarter to a third off the error on inputs that were not used to calibrate.
+
+Columns go in the order of their inputs' size: the large ones first, while there is most left to
+make their errors good.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ixc_cuda.awq_layout import LEVELS, RoundedLinear
+
+# Added to every input's mean square, in parts of their mean. A calibration of a few thousand rows
+# says little about directions it has not seen; this much keeps errors from being moved there.
+# On held-out inputs a tenth did better than the customary hundredth.
+_DAMPING = 0.1
+_BLOCK = 128  # columns whose effect on later ones is applied at once
+
+
+def round_with_feedback(weight: Tensor, rounded: RoundedLinear, gram: Tensor) -> RoundedLinear:
+    """`weight` (out, in) on `rounded`'s grid; rows that gain nothing keep their levels."""
+    order = gram.diagonal().argsort(descending=True)
+    levels = _in_order(weight[:, order], rounded, gram[order][:, order], order)
+    q = torch.empty_like(levels)
+    q[:, order] = levels
+    shifted = replace(rounded, q=q.view_as(rounded.q))
+    before, after = (
+        _errors(weight - candidate.weights(), gram) for candidate in (rounded, shifted)
+    )
+    gains = (after < before)[:, None, None]
+    return replace(rounded, q=torch.where(gains, shifted.q, rounded.q))
+
+
+def _in_order(weight: Tensor, rounded: RoundedLinear, gram: Tensor, order: Tensor) -> Tensor:
+    """The levels of a weight whose columns, like those of `gram`, are in order already."""
+    group_size = rounded.q.shape[-1]
+    groups = order // group_size
+    # Columns as rows from here on: each is read and written by itself.
+    scales = rounded.scales.to(torch.float32).squeeze(-1).t()[groups]
+    zeros = rounded.zeros.squeeze(-1).t()[groups]
+    left = weight.t().contiguous()
+    levels = torch.empty_like(left)
+    factor = _factor(gram)
+    for first in range(0, len(left), _BLOCK):
+        last = min(first + _BLOCK, len(left))
+        errors = torch.empty_like(left[first:last])
+        for column in range(first, last):
+            level = (left[column] / scales[column]).round_().add_(zeros[column])
+            level.clamp_(0, LEVELS)
+            levels[column] = level
+            error = left[column] - (level - zeros[column]) * scales[column]
+            error /= factor[column, column]
+            left[column + 1 : last].addr_(factor[column, column + 1 : last], error, alpha=-1)
+            errors[column - first] = error
+        left[last:].addmm_(factor[first:last, last:].t(), errors, alpha=-1)
+    return levels.t()
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """Upper triangular U with U^T U the inverse of the damped gram."""
+    damped = gram.clone()
+    damped.diagonal().add_(_DAMPING * gram.diagonal().mean().clamp(min=1e-12))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor
+
+
+def _errors(error: Tensor, gram: Tensor) -> Tensor:
+    return ((error @ gram) * error).sum(-1)

@@ -1,0 +1,398 @@
+"""Merging and quantising at full size, beside what the disk needs for the same bytes.
+
+    python -m tests.bench.weights_speed --device cuda [--folder DIR] [--parts merge,quantize]
+
+Makes a checkpoint of random weights in the official names, shapes and sizes (22 GB, on the device),
+then measures, each part in a process of its own so that its memory is its own:
+
+* ceiling: plain writing, with fsync, of as many bytes in as many files as the merge writes, and
+  plain reading of the checkpoint;
+* merge: MergeLora of `write`, the larger of the two merges;
+* quantize: Quantize with the scale and clipping search, adapters compensated, over random texts
+  and pictures; seconds by layer, the device's and the host's peak memory.
+
+Needs 40 GB of disk; every part removes what it wrote but the checkpoint. Random weights say
+nothing about quality: `relative_error` in the output is of no meaning here. Smaller sizes by
+--layers, --hidden and so on try the script out.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+if importlib.util.find_spec("msgspec") is None:
+    # The package's own __init__ loads the engine and what it speaks. On a machine that has torch
+    # and safetensors alone, the work on weights runs without.
+    spec = importlib.util.find_spec("ixc_runtime")
+    assert spec is not None, "the tree's folders are on PYTHONPATH"
+    bare = types.ModuleType("ixc_runtime")
+    bare.__path__ = list(spec.submodule_search_locations or ())
+    sys.modules["ixc_runtime"] = bare
+
+from ixc_runtime.weights import MergeSettings, QuantizeSettings
+from ixc_runtime.weights.awq.layerwise import quantize_over
+from ixc_runtime.weights.merge import merge
+from ixc_runtime.weights.source import Source
+from ixc_runtime.weights.walk import Passage
+from tests.bench.record import RESULTS, Goal, Measurement, show, write
+
+PARTS = ("make", "ceiling", "merge", "quantize")
+TOWER = "vit.vision_tower.vision_model."
+MERGE_SECONDS, DISK_FACTOR = 60.0, 1.3
+QUANTIZE_SECONDS, DEVICE_GIB = 300.0, 24.0
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/ixc-full-size"))
+    parser.add_argument("--parts", default=",".join(PARTS), help="of make,ceiling,merge,quantize")
+    parser.add_argument("--only", choices=PARTS, help=argparse.SUPPRESS)  # one part, in here
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=2, help="of ceiling and merge")
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--hidden", type=int, default=4096)
+    parser.add_argument("--intermediate", type=int, default=14336)
+    parser.add_argument("--heads", type=int, default=32)
+    parser.add_argument("--kv-heads", type=int, default=8)
+    parser.add_argument("--vocab", type=int, default=92544)
+    parser.add_argument("--rank", type=int, default=256, help="of all adapters; web has twice it")
+    parser.add_argument("--tower-layers", type=int, default=24)
+    parser.add_argument("--tower-hidden", type=int, default=1024)
+    parser.add_argument("--group-size", type=int, default=128)
+    parser.add_argument("--texts", type=int, default=64)
+    parser.add_argument("--text-tokens", type=int, default=512)
+    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--output", type=Path, default=RESULTS / "weights_speed.json")
+    return parser
+
+
+def main() -> None:
+    args = arguments().parse_args()
+    if args.only:
+        print(json.dumps(_RUN[args.only](args)))
+        return
+    figures: dict[str, dict[str, list[float]]] = {}
+    for part in args.parts.split(","):
+        print(f"== {part}", flush=True)
+        figures[part] = in_own_process(part)
+    measurements = [
+        Measurement(name=f"{part}, {name}", unit=unit_of(name), values=tuple(values))
+        for part, of_part in figures.items()
+        for name, values in of_part.items()
+    ]
+    goals = list(goals_of({each.name: each for each in measurements}))
+    show(measurements, goals)
+    settings = {name: str(value) for name, value in vars(args).items() if name != "only"}
+    settings["torch"] = torch.__version__
+    if torch.cuda.is_available():
+        settings["gpu"] = torch.cuda.get_device_name()
+    write(args.output, measurements, goals, settings)
+
+
+def in_own_process(part: str) -> dict[str, list[float]]:
+    """The part's figures: the last line it prints."""
+    command = [sys.executable, "-m", "tests.bench.weights_speed", *sys.argv[1:], "--only", part]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    figures: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    for name, values in figures.items():
+        print(f"   {name}: {', '.join(f'{value:.2f}' for value in values[:8])}", flush=True)
+    return figures
+
+
+def unit_of(name: str) -> str:
+    return next((unit for unit in ("GiB", "GB/s") if unit in name), "s")
+
+
+def goals_of(measured: Mapping[str, Measurement]) -> Iterator[Goal]:
+    """Each as how many times the time, or the memory, would have been allowed."""
+    if merging := measured.get("merge, time"):
+        writing = measured.get("ceiling, write")
+        allowed = max(MERGE_SECONDS, DISK_FACTOR * writing.median if writing else 0.0)
+        yield Goal(
+            name=f"{allowed:.0f} s / merge, time", ratio=allowed / merging.median, at_least=1
+        )
+    if quantizing := measured.get("quantize, time"):
+        ratio = QUANTIZE_SECONDS / quantizing.median
+        yield Goal(name=f"{QUANTIZE_SECONDS:.0f} s / quantize, time", ratio=ratio, at_least=1)
+    peak = measured.get("quantize, device peak GiB")
+    if peak and peak.median:
+        ratio = DEVICE_GIB / peak.median
+        yield Goal(name=f"{DEVICE_GIB:.0f} GiB / quantize, device peak", ratio=ratio, at_least=1)
+
+
+# ---- the checkpoint
+
+
+def make(args: argparse.Namespace) -> dict[str, list[float]]:
+    """Three shards, as published. Values keep activations of ordinary size."""
+    folder = args.folder / "source"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config_of(args)))
+    began = time.perf_counter()
+    names = list(shapes_of(args))
+    generator = torch.Generator(args.device).manual_seed(0)
+    weight_map: dict[str, str] = {}
+    total = 0
+    for number in range(3):
+        file = f"model-{number + 1:05}-of-00003.safetensors"
+        held = names[number * len(names) // 3 : (number + 1) * len(names) // 3]
+        tensors = {name: random_tensor(name, shape, args.device, generator) for name, shape in held}
+        total += sum(tensor.nbytes for tensor in tensors.values())
+        save_file(tensors, folder / file, {"format": "pt"})
+        weight_map |= {name: file for name, _ in held}
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return {"time": [time.perf_counter() - began], "size GiB": [total / 2**30]}
+
+
+def config_of(args: argparse.Namespace) -> dict[str, object]:
+    return {
+        "architectures": ["InternLMXComposer2ForCausalLM"],
+        "model_type": "internlm2",
+        "torch_dtype": "bfloat16",
+        "vocab_size": args.vocab,
+        "hidden_size": args.hidden,
+        "intermediate_size": args.intermediate,
+        "num_hidden_layers": args.layers,
+        "num_attention_heads": args.heads,
+        "num_key_value_heads": args.kv_heads,
+        "hidden_act": "silu",
+        "bias": False,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1000000,
+        "rope_scaling": {"type": "dynamic", "factor": 2.0},
+        "max_position_embeddings": 24576,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "tie_word_embeddings": False,
+    }
+
+
+def shapes_of(args: argparse.Namespace) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every tensor of the official model, in the order of its layers."""
+    hidden, inner, width = args.hidden, args.intermediate, args.tower_hidden
+    packed = (args.heads + 2 * args.kv_heads) * (hidden // args.heads)
+    yield "model.tok_embeddings.weight", (args.vocab, hidden)
+    ranks = {"Plora": args.rank, "lora_sft": args.rank, "lora_dpo": args.rank}
+    ranks["lora_web"] = 2 * args.rank
+    for layer in range(args.layers):
+        prefix = f"model.layers.{layer}"
+        yield f"{prefix}.attention_norm.weight", (hidden,)
+        yield f"{prefix}.ffn_norm.weight", (hidden,)
+        for name, rows, columns in (
+            ("attention.wqkv", packed, hidden),
+            ("attention.wo", hidden, hidden),
+            ("feed_forward.w1", inner, hidden),
+            ("feed_forward.w3", inner, hidden),
+            ("feed_forward.w2", hidden, inner),
+        ):
+            yield f"{prefix}.{name}.weight", (rows, columns)
+            for low_rank, rank in ranks.items():
+                yield f"{prefix}.{name}.{low_rank}_A.weight", (rank, columns)
+                yield f"{prefix}.{name}.{low_rank}_B.weight", (rows, rank)
+    yield "model.norm.weight", (hidden,)
+    yield "output.weight", (args.vocab, hidden)
+    yield f"{TOWER}embeddings.class_embedding", (width,)
+    yield f"{TOWER}embeddings.patch_embedding.weight", (width, 3, 14, 14)
+    yield f"{TOWER}embeddings.position_embedding.weight", (1601, width)
+    norms = ["pre_layrnorm", "post_layernorm"]
+    for layer in range(args.tower_layers):
+        inside = f"encoder.layers.{layer}"
+        norms += [f"{inside}.layer_norm1", f"{inside}.layer_norm2"]
+        projections = [(f"self_attn.{side}_proj", width, width) for side in ("q", "k", "v", "out")]
+        mlp = [("mlp.fc1", 4 * width, width), ("mlp.fc2", width, 4 * width)]
+        for name, rows, columns in projections + mlp:
+            yield f"{TOWER}{inside}.{name}.weight", (rows, columns)
+            yield f"{TOWER}{inside}.{name}.bias", (rows,)
+    for norm in norms:
+        yield f"{TOWER}{norm}.weight", (width,)
+        yield f"{TOWER}{norm}.bias", (width,)
+    yield "vision_proj.0.weight", (hidden, 4 * width)
+    yield "vision_proj.0.bias", (hidden,)
+    yield "vision_proj.2.weight", (hidden, hidden)
+    yield "vision_proj.2.bias", (hidden,)
+    yield "plora_sub_GN", (1, 1, 1, 4 * width)
+    yield "plora_glb_GN", (1, 1, 4 * width)
+
+
+def random_tensor(
+    name: str, shape: tuple[int, ...], device: str, generator: torch.Generator
+) -> Tensor:
+    tensor = torch.randn(shape, device=device, dtype=torch.bfloat16, generator=generator)
+    if "norm" in name and name.endswith("weight"):
+        return tensor.mul_(0.05).add_(1).cpu()
+    size = 0.02 if len(shape) == 1 or "embed" in name else shape[-1] ** -0.5
+    return tensor.mul_(size * (0.1 if "_B." in name else 1)).cpu()
+
+
+# ---- what is measured
+
+
+class DurableFolder:
+    """An Output that writes, syncs, and resumes nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write_shard(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        save_file(dict(tensors), self.folder / name, {"format": "pt"})
+        synced(self.folder / name)
+
+    def write_json(self, name: str, document: object) -> None:
+        (self.folder / name).write_text(json.dumps(document))
+        synced(self.folder / name)
+
+    def copy(self, source: Path) -> None:
+        shutil.copy(source, self.folder / source.name)
+
+    def has_shard(self, name: str) -> bool:
+        return False
+
+
+class Clock:
+    """A Report that notes when each layer was done."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.layers: list[float] = []
+
+    def stage(self, name: str, *, index: int, count: int) -> None:
+        self._last = time.perf_counter()
+
+    def item(self, name: str, *, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if name.startswith("model.layers."):
+            self.layers.append(now - self._last)
+        self._last = now
+
+    def metric(self, *, layer: str, name: str, value: float) -> None:
+        pass
+
+    def log(self, text: str) -> None:
+        print(text, flush=True)
+
+
+def synced(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder for as long as the block lasts, empty at first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def ceiling(args: argparse.Namespace) -> dict[str, list[float]]:
+    """The merge's bytes by plain writes of files as large; the checkpoint's by plain reads."""
+    kept = sum(
+        entry.num_bytes
+        for name, entry in Source(args.folder / "source").entries.items()
+        if ".lora_" not in name
+    )
+    file_bytes = MergeSettings().max_shard_bytes
+    block = memoryview(os.urandom(64 << 20))
+    writes, reads = [], []
+    for _ in range(args.repeats):
+        with scratch(args.folder / "plain") as folder:
+            began, left = time.perf_counter(), kept
+            while left:
+                path, size = folder / f"{left}.bin", min(file_bytes, left)
+                with path.open("wb", buffering=0) as stream:
+                    for start in range(0, size, len(block)):
+                        stream.write(block[: size - start])
+                synced(path)
+                left -= size
+            writes.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        buffer = bytearray(64 << 20)
+        for path in sorted((args.folder / "source").glob("*.safetensors")):
+            with path.open("rb", buffering=0) as stream:
+                while stream.readinto(buffer):
+                    pass
+        reads.append(time.perf_counter() - began)
+    rates = [kept / 1e9 / seconds for seconds in writes]
+    return {"write": writes, "write rate GB/s": rates, "read": reads}
+
+
+def merging(args: argparse.Namespace) -> dict[str, list[float]]:
+    settings = MergeSettings(task="write", dtype="bfloat16", device=args.device)
+    seconds, gib = [], []
+    for _ in range(args.repeats):
+        with scratch(args.folder / "merged") as folder:
+            began = time.perf_counter()
+            summary = merge(args.folder / "source", DurableFolder(folder), settings, Clock())
+            seconds.append(time.perf_counter() - began)
+            gib.append(summary.num_bytes / 2**30)
+    return {"time": seconds, "size GiB": gib, **peaks(args)}
+
+
+def quantizing(args: argparse.Namespace) -> dict[str, list[float]]:
+    settings = QuantizeSettings(group_size=args.group_size, device=args.device)
+    source, clock = Source(args.folder / "source"), Clock()
+    with scratch(args.folder / "quantised") as folder:
+        began = time.perf_counter()
+        summary = quantize_over(
+            tuple(passages(args)), source, DurableFolder(folder), settings, clock
+        )
+        seconds = time.perf_counter() - began
+    return {
+        "time": [seconds],
+        "time of a layer": clock.layers,
+        "size GiB": [summary.num_bytes / 2**30],
+        **peaks(args),
+    }
+
+
+def passages(args: argparse.Namespace) -> Iterator[Passage]:
+    """Random ids and noise. A picture of one tile takes 841 slots, and words follow it."""
+    generator = torch.Generator().manual_seed(1)
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(0, args.vocab, (count,), generator=generator).tolist())
+
+    for _ in range(args.texts):
+        yield Passage(token_ids=ids(args.text_tokens), judged=slice(0, args.text_tokens - 1))
+    for _ in range(args.pictures):
+        noise = torch.randint(0, 256, (560, 560, 3), dtype=torch.uint8, generator=generator)
+        yield Passage(token_ids=(*[-1] * 841, *ids(40)), canvases=(noise,), judged=slice(841, 880))
+
+
+def peaks(args: argparse.Namespace) -> dict[str, list[float]]:
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    device = torch.cuda.max_memory_allocated() / 2**30 if "cuda" in args.device else 0.0
+    return {"host peak GiB": [host], "device peak GiB": [device]}
+
+
+_RUN: Mapping[str, Callable[[argparse.Namespace], dict[str, list[float]]]] = {
+    "make": make,
+    "ceiling": ceiling,
+    "merge": merging,
+    "quantize": quantizing,
+}
+
+if __name__ == "__main__":
+    main()
