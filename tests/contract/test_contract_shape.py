@@ -25,6 +25,13 @@ RPCS = {
     ],
     "MediaService": ["UploadMedia", "GetUpload", "GetMedia", "ListMedia", "DeleteMedia"],
     "ModelService": ["GetModel", "ListModels", "GetServerInfo", "GetLoad"],
+    "OperationService": [
+        "WatchOperation",
+        "GetOperation",
+        "ListOperations",
+        "CancelOperation",
+        "DeleteOperation",
+    ],
     "SessionService": [
         "CreateSession",
         "GetSession",
@@ -36,6 +43,14 @@ RPCS = {
         "DeleteSession",
     ],
     "TokenService": ["CountTokens", "Tokenize", "Detokenize"],
+    "WeightsService": [
+        "MergeLora",
+        "Quantize",
+        "LoadModel",
+        "UnloadModel",
+        "LoadAdapter",
+        "UnloadAdapter",
+    ],
 }
 
 # Resource names: the field's comment shows the pattern, so that nobody has to guess it.
@@ -44,6 +59,9 @@ RESOURCE_FIELDS = {
     "active_generation": "generations/{generation}",
     "session": "sessions/{session}",
     "model": "models/{model}",
+    "output_model": "models/{model}",
+    "operation": "operations/{operation}",
+    "load_operation": "operations/{operation}",
     "turn": "sessions/{session}/turns/{turn}",
     "media": "media/{sha256}",
 }
@@ -123,26 +141,30 @@ def test_unset_and_zero_can_be_told_apart_in_sampling() -> None:
     assert [field.name for field in scalars if not field.proto3_optional] == []
 
 
-def test_streams_carry_one_kind_of_event() -> None:
-    """Whoever can read one stream can read all of them."""
-    streamed = {
+# What each stream carries: an answer's events, or those of long work.
+STREAMS = {
+    "GenerationService.Generate": "GenerationEvent",
+    "GenerationService.WatchGeneration": "GenerationEvent",
+    "ChatService.Chat": "GenerationEvent",
+    "OperationService.WatchOperation": "OperationEvent",
+    "WeightsService.MergeLora": "OperationEvent",
+    "WeightsService.Quantize": "OperationEvent",
+    "WeightsService.LoadModel": "OperationEvent",
+}
+
+
+def test_streams_carry_two_kinds_of_events() -> None:
+    """Whoever can read one stream of a kind can read all of them."""
+    responses = {
         method.name: method.descriptor.output_type.rpartition(".")[2]
         for method in described.methods()
         if method.descriptor.server_streaming
     }
-    assert set(streamed) == {
-        "GenerationService.Generate",
-        "GenerationService.WatchGeneration",
-        "ChatService.Chat",
-    }
-    for message in described.messages():
-        if message.name in streamed.values():
-            (field,) = message.descriptor.field
-            assert (field.name, field.number, field.type_name) == (
-                "event",
-                1,
-                ".ixc.v1.GenerationEvent",
-            )
+    assert set(responses) == set(STREAMS)
+    by_name = {message.name: message.descriptor for message in described.messages()}
+    for method, kind in STREAMS.items():
+        (field,) = by_name[responses[method]].field
+        assert (field.name, field.number, field.type_name) == ("event", 1, f".ixc.v1.{kind}")
 
 
 def test_only_uploads_stream_from_the_client() -> None:
@@ -164,7 +186,7 @@ def test_every_list_has_pages() -> None:
 
 
 def test_one_word_for_each_thing() -> None:
-    """An adapter is never a LoRA, a page never a block, a tile never a slice."""
+    """An adapter is never a LoRA but where it is merged, a page never a block, a tile no slice."""
     elements = (
         *described.messages(),
         *described.fields(),
@@ -173,7 +195,9 @@ def test_one_word_for_each_thing() -> None:
         *described.methods(),
     )
     strange = re.compile(r"lora|block|slice", re.IGNORECASE)
-    assert [each.name for each in elements if strange.search(each.name)] == []
+    merging = re.compile(r"merge_?lora", re.IGNORECASE)
+    names = [merging.sub("", each.name) for each in elements]
+    assert [name for name in names if strange.search(name)] == []
 
 
 def test_resource_names_are_spelt_out() -> None:
@@ -191,7 +215,7 @@ def test_resource_names_are_spelt_out() -> None:
 def test_every_request_id_states_its_alphabet() -> None:
     """A caller can choose a key without trial and error."""
     keys = [field for field in described.fields() if field.name.endswith("Request.request_id")]
-    assert len(keys) == 4
+    assert len(keys) == 7
     assert [key.name for key in keys if "1 to 128 characters of A-Z a-z 0-9" not in key.prose] == []
 
 

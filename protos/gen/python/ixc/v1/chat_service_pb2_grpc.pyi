@@ -72,6 +72,7 @@ class ChatServiceStub:
     * ALREADY_EXISTS (REQUEST_ID_REUSED): draw a new id.
     * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (ADAPTER_UNAVAILABLE):
       take an adapter from Model.adapters. (MEDIA_NOT_READY): ask GetMedia until it is ACTIVE.
+      (MODEL_NOT_LOADED): the session's model is no longer served; load it again.
     * ABORTED (SESSION_BUSY): wait, watch or cancel the turn under way. (TURN_CONFLICT): read the
       session again. (SLOW_CONSUMER): watch from the last sequence.
     * RESOURCE_EXHAUSTED (QUEUE_FULL): send again after RetryInfo.
@@ -125,6 +126,7 @@ class ChatServiceAsyncStub(ChatServiceStub):
     * ALREADY_EXISTS (REQUEST_ID_REUSED): draw a new id.
     * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (ADAPTER_UNAVAILABLE):
       take an adapter from Model.adapters. (MEDIA_NOT_READY): ask GetMedia until it is ACTIVE.
+      (MODEL_NOT_LOADED): the session's model is no longer served; load it again.
     * ABORTED (SESSION_BUSY): wait, watch or cancel the turn under way. (TURN_CONFLICT): read the
       session again. (SLOW_CONSUMER): watch from the last sequence.
     * RESOURCE_EXHAUSTED (QUEUE_FULL): send again after RetryInfo.
@@ -181,6 +183,7 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         * ALREADY_EXISTS (REQUEST_ID_REUSED): draw a new id.
         * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (ADAPTER_UNAVAILABLE):
           take an adapter from Model.adapters. (MEDIA_NOT_READY): ask GetMedia until it is ACTIVE.
+          (MODEL_NOT_LOADED): the session's model is no longer served; load it again.
         * ABORTED (SESSION_BUSY): wait, watch or cancel the turn under way. (TURN_CONFLICT): read the
           session again. (SLOW_CONSUMER): watch from the last sequence.
         * RESOURCE_EXHAUSTED (QUEUE_FULL): send again after RetryInfo.

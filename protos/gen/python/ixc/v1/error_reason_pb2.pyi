@@ -143,7 +143,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "requestId": "6f1c2f0e-7d0b-4d62-9d0e-1a52c8c2f7a5" } }
     """
     ERROR_REASON_ADAPTER_UNAVAILABLE: _ErrorReason.ValueType  # 15
-    """The checkpoint carries no such adapter. Code FAILED_PRECONDITION. Take one from Model.adapters.
+    """The model has no such adapter. Code FAILED_PRECONDITION. Take one from Model.adapters.
 
         { "reason": "ADAPTER_UNAVAILABLE",
           "domain": "ixc.v1",
@@ -224,7 +224,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "instance": "01jd3v5zj4" } }
     """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 26
-    """The session store could not be read or written. Code UNAVAILABLE. Send again under the same
+    """The server's disk could not be read or written. Code UNAVAILABLE. Send again under the same
     `request_id`, with a growing wait.
 
         { "reason": "STORE_UNAVAILABLE",
@@ -335,6 +335,145 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "ixc.v1",
           "metadata": { "upload": "holiday-clip-1" } }
     """
+    ERROR_REASON_OPERATION_NOT_FOUND: _ErrorReason.ValueType  # 36
+    """There is no such operation any more, or it belongs to somebody else. Code NOT_FOUND. What it
+    published is in ListModels.
+
+        { "reason": "OPERATION_NOT_FOUND",
+          "domain": "ixc.v1",
+          "metadata": { "operation": "operations/01jd3v6k8w0000000000000000" } }
+    """
+    ERROR_REASON_OPERATION_CONFLICT: _ErrorReason.ValueType  # 37
+    """Another operation, `operation`, makes or loads the same model. Code ABORTED. Watch that one, or
+    choose another name.
+
+        { "reason": "OPERATION_CONFLICT",
+          "domain": "ixc.v1",
+          "metadata": { "model": "models/cats-web",
+                        "operation": "operations/01jd3v6k8w0000000000000000" } }
+    """
+    ERROR_REASON_MODEL_ID_TAKEN: _ErrorReason.ValueType  # 38
+    """The models root has something of that name already. Code ALREADY_EXISTS. Take another name, or
+    set `overwrite`; that replaces models only, and nothing that this service did not make.
+
+        { "reason": "MODEL_ID_TAKEN",
+          "domain": "ixc.v1",
+          "metadata": { "model": "models/cats-web" } }
+    """
+    ERROR_REASON_MODEL_NOT_LOADED: _ErrorReason.ValueType  # 39
+    """The model is there but not served. Code FAILED_PRECONDITION. Load it with
+    WeightsService.LoadModel, or take one that is MODEL_STATE_LOADED.
+
+        { "reason": "MODEL_NOT_LOADED",
+          "domain": "ixc.v1",
+          "metadata": { "model": "models/cats-web" } }
+    """
+    ERROR_REASON_ALREADY_QUANTIZED: _ErrorReason.ValueType  # 40
+    """The source's weights are integers already; they can be neither merged into nor rounded again
+    without loss. Code FAILED_PRECONDITION. Take the model that this one was made from.
+
+        { "reason": "ALREADY_QUANTIZED",
+          "domain": "ixc.v1",
+          "metadata": { "model": "models/cats-int4" } }
+    """
+    ERROR_REASON_SCHEME_UNSUPPORTED: _ErrorReason.ValueType  # 41
+    """The model or adapter is of a kind that this build does not read: another architecture, number
+    format or packing. Code UNIMPLEMENTED. Convert it; sending again cannot succeed.
+
+        { "reason": "SCHEME_UNSUPPORTED",
+          "domain": "ixc.v1",
+          "metadata": {} }
+    """
+    ERROR_REASON_DISK_SPACE_LOW: _ErrorReason.ValueType  # 42
+    """The models root has too little space for the output. Code FAILED_PRECONDITION. Free some; both
+    figures are bytes.
+
+        { "reason": "DISK_SPACE_LOW",
+          "domain": "ixc.v1",
+          "metadata": { "required": "16106127360", "free": "8053063680" } }
+    """
+    ERROR_REASON_WEIGHTS_CORRUPT: _ErrorReason.ValueType  # 43
+    """A file of a model or an adapter is broken: cut off, not what its manifest says, or holding
+    values that are not finite. Code DATA_LOSS. Copy it anew; more keys may say which tensor.
+
+        { "reason": "WEIGHTS_CORRUPT",
+          "domain": "ixc.v1",
+          "metadata": { "tensor": "model.layers.17.attention.wqkv.weight" } }
+    """
+    ERROR_REASON_QUALITY_TOO_LOW: _ErrorReason.ValueType  # 50
+    """The result is further from its source than the request's thresholds allow, and was not
+    published. Code FAILED_PRECONDITION. `figure` is the threshold's field and `on` what it was
+    measured on. Loosen it knowingly, or choose other settings.
+
+        { "reason": "QUALITY_TOO_LOW",
+          "domain": "ixc.v1",
+          "metadata": { "figure": "max_perplexity_ratio", "on": "image",
+                        "value": "1.31", "limit": "1.05" } }
+    """
+    ERROR_REASON_ADAPTER_NOT_FOUND: _ErrorReason.ValueType  # 51
+    """There is no such adapter: no folder of that name in the adapters root, or none loaded under it.
+    Code NOT_FOUND. Look at the name; Model.adapters has the loaded ones.
+
+        { "reason": "ADAPTER_NOT_FOUND",
+          "domain": "ixc.v1",
+          "metadata": { "adapter": "adapters/cats" } }
+    """
+    ERROR_REASON_ADAPTER_ID_TAKEN: _ErrorReason.ValueType  # 52
+    """Another adapter is loaded under that name. Code ALREADY_EXISTS. Unload it first, or choose
+    another name.
+
+        { "reason": "ADAPTER_ID_TAKEN",
+          "domain": "ixc.v1",
+          "metadata": { "model": "models/demo", "adapter": "cats" } }
+    """
+    ERROR_REASON_ADAPTER_INVALID: _ErrorReason.ValueType  # 53
+    """The adapter does not fit the model: a tensor of another shape or rank, or of a linear that the
+    model does not have. Code FAILED_PRECONDITION. It was trained for another model, or is broken.
+
+        { "reason": "ADAPTER_INVALID",
+          "domain": "ixc.v1",
+          "metadata": { "adapter": "adapters/cats",
+                        "tensor": "model.layers.17.attention.wqkv" } }
+    """
+    ERROR_REASON_OPERATION_RUNNING: _ErrorReason.ValueType  # 54
+    """The operation is not done. Code FAILED_PRECONDITION. Cancel it first, or wait.
+
+        { "reason": "OPERATION_RUNNING",
+          "domain": "ixc.v1",
+          "metadata": { "operation": "operations/01jd3v6k8w0000000000000000" } }
+    """
+    ERROR_REASON_OPERATION_CANCELLED: _ErrorReason.ValueType  # 55
+    """CancelOperation was called. Code CANCELLED. Nothing is left behind; begin anew if it was not
+    meant, with a new `request_id`.
+
+        { "reason": "OPERATION_CANCELLED",
+          "domain": "ixc.v1",
+          "metadata": { "operation": "operations/01jd3v6k8w0000000000000000" } }
+    """
+    ERROR_REASON_WORKER_LOST: _ErrorReason.ValueType  # 56
+    """The process that did the work died, and died again when it was started anew; often for lack of
+    memory. Code UNAVAILABLE. Begin anew, with a new `request_id`, when there is more of it.
+
+        { "reason": "WORKER_LOST",
+          "domain": "ixc.v1",
+          "metadata": { "attempts": "3" } }
+    """
+    ERROR_REASON_MODEL_IN_USE: _ErrorReason.ValueType  # 57
+    """The model is served, or is ServerInfo.default_model, and cannot be replaced or unloaded. Code
+    FAILED_PRECONDITION. Load another as the default, or unload it first.
+
+        { "reason": "MODEL_IN_USE",
+          "domain": "ixc.v1",
+          "metadata": { "model": "models/cats-web" } }
+    """
+    ERROR_REASON_MEMORY_LOW: _ErrorReason.ValueType  # 58
+    """There is too little memory for the model or the adapter beside what is loaded. Code
+    RESOURCE_EXHAUSTED. Unload something; both figures are bytes.
+
+        { "reason": "MEMORY_LOW",
+          "domain": "ixc.v1",
+          "metadata": { "required": "16106127360", "free": "8053063680" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Errors. Every error of this contract is a google.rpc.Status whose details hold one
@@ -356,9 +495,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     caller should do, and an example of its ErrorInfo.
 
     Set aside: 22 KV_CACHE_FULL (Limits.context_limit never exceeds what the cache holds), 30
-    MODEL_LOADING, 36 OPERATION_NOT_FOUND, 37 OPERATION_CONFLICT, 38 MODEL_ID_TAKEN, 39
-    MODEL_NOT_LOADED, 40 ALREADY_QUANTIZED, 41 SCHEME_UNSUPPORTED, 42 DISK_SPACE_LOW, 43
-    WEIGHTS_CORRUPT, 44 SESSION_MOVED, 45 INSTANCE_LOST; services and deployments to come raise them.
+    MODEL_LOADING, 44 SESSION_MOVED, 45 INSTANCE_LOST; services and deployments to come raise them.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -482,7 +619,7 @@ a new id for each new request, and keep it only when sending the same one again.
       "metadata": { "requestId": "6f1c2f0e-7d0b-4d62-9d0e-1a52c8c2f7a5" } }
 """
 ERROR_REASON_ADAPTER_UNAVAILABLE: ErrorReason.ValueType  # 15
-"""The checkpoint carries no such adapter. Code FAILED_PRECONDITION. Take one from Model.adapters.
+"""The model has no such adapter. Code FAILED_PRECONDITION. Take one from Model.adapters.
 
     { "reason": "ADAPTER_UNAVAILABLE",
       "domain": "ixc.v1",
@@ -563,7 +700,7 @@ Nothing was committed; send again under the same `request_id`, with a growing wa
       "metadata": { "instance": "01jd3v5zj4" } }
 """
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 26
-"""The session store could not be read or written. Code UNAVAILABLE. Send again under the same
+"""The server's disk could not be read or written. Code UNAVAILABLE. Send again under the same
 `request_id`, with a growing wait.
 
     { "reason": "STORE_UNAVAILABLE",
@@ -673,5 +810,144 @@ not meant, see to it that only one sends.
     { "reason": "UPLOAD_CONFLICT",
       "domain": "ixc.v1",
       "metadata": { "upload": "holiday-clip-1" } }
+"""
+ERROR_REASON_OPERATION_NOT_FOUND: ErrorReason.ValueType  # 36
+"""There is no such operation any more, or it belongs to somebody else. Code NOT_FOUND. What it
+published is in ListModels.
+
+    { "reason": "OPERATION_NOT_FOUND",
+      "domain": "ixc.v1",
+      "metadata": { "operation": "operations/01jd3v6k8w0000000000000000" } }
+"""
+ERROR_REASON_OPERATION_CONFLICT: ErrorReason.ValueType  # 37
+"""Another operation, `operation`, makes or loads the same model. Code ABORTED. Watch that one, or
+choose another name.
+
+    { "reason": "OPERATION_CONFLICT",
+      "domain": "ixc.v1",
+      "metadata": { "model": "models/cats-web",
+                    "operation": "operations/01jd3v6k8w0000000000000000" } }
+"""
+ERROR_REASON_MODEL_ID_TAKEN: ErrorReason.ValueType  # 38
+"""The models root has something of that name already. Code ALREADY_EXISTS. Take another name, or
+set `overwrite`; that replaces models only, and nothing that this service did not make.
+
+    { "reason": "MODEL_ID_TAKEN",
+      "domain": "ixc.v1",
+      "metadata": { "model": "models/cats-web" } }
+"""
+ERROR_REASON_MODEL_NOT_LOADED: ErrorReason.ValueType  # 39
+"""The model is there but not served. Code FAILED_PRECONDITION. Load it with
+WeightsService.LoadModel, or take one that is MODEL_STATE_LOADED.
+
+    { "reason": "MODEL_NOT_LOADED",
+      "domain": "ixc.v1",
+      "metadata": { "model": "models/cats-web" } }
+"""
+ERROR_REASON_ALREADY_QUANTIZED: ErrorReason.ValueType  # 40
+"""The source's weights are integers already; they can be neither merged into nor rounded again
+without loss. Code FAILED_PRECONDITION. Take the model that this one was made from.
+
+    { "reason": "ALREADY_QUANTIZED",
+      "domain": "ixc.v1",
+      "metadata": { "model": "models/cats-int4" } }
+"""
+ERROR_REASON_SCHEME_UNSUPPORTED: ErrorReason.ValueType  # 41
+"""The model or adapter is of a kind that this build does not read: another architecture, number
+format or packing. Code UNIMPLEMENTED. Convert it; sending again cannot succeed.
+
+    { "reason": "SCHEME_UNSUPPORTED",
+      "domain": "ixc.v1",
+      "metadata": {} }
+"""
+ERROR_REASON_DISK_SPACE_LOW: ErrorReason.ValueType  # 42
+"""The models root has too little space for the output. Code FAILED_PRECONDITION. Free some; both
+figures are bytes.
+
+    { "reason": "DISK_SPACE_LOW",
+      "domain": "ixc.v1",
+      "metadata": { "required": "16106127360", "free": "8053063680" } }
+"""
+ERROR_REASON_WEIGHTS_CORRUPT: ErrorReason.ValueType  # 43
+"""A file of a model or an adapter is broken: cut off, not what its manifest says, or holding
+values that are not finite. Code DATA_LOSS. Copy it anew; more keys may say which tensor.
+
+    { "reason": "WEIGHTS_CORRUPT",
+      "domain": "ixc.v1",
+      "metadata": { "tensor": "model.layers.17.attention.wqkv.weight" } }
+"""
+ERROR_REASON_QUALITY_TOO_LOW: ErrorReason.ValueType  # 50
+"""The result is further from its source than the request's thresholds allow, and was not
+published. Code FAILED_PRECONDITION. `figure` is the threshold's field and `on` what it was
+measured on. Loosen it knowingly, or choose other settings.
+
+    { "reason": "QUALITY_TOO_LOW",
+      "domain": "ixc.v1",
+      "metadata": { "figure": "max_perplexity_ratio", "on": "image",
+                    "value": "1.31", "limit": "1.05" } }
+"""
+ERROR_REASON_ADAPTER_NOT_FOUND: ErrorReason.ValueType  # 51
+"""There is no such adapter: no folder of that name in the adapters root, or none loaded under it.
+Code NOT_FOUND. Look at the name; Model.adapters has the loaded ones.
+
+    { "reason": "ADAPTER_NOT_FOUND",
+      "domain": "ixc.v1",
+      "metadata": { "adapter": "adapters/cats" } }
+"""
+ERROR_REASON_ADAPTER_ID_TAKEN: ErrorReason.ValueType  # 52
+"""Another adapter is loaded under that name. Code ALREADY_EXISTS. Unload it first, or choose
+another name.
+
+    { "reason": "ADAPTER_ID_TAKEN",
+      "domain": "ixc.v1",
+      "metadata": { "model": "models/demo", "adapter": "cats" } }
+"""
+ERROR_REASON_ADAPTER_INVALID: ErrorReason.ValueType  # 53
+"""The adapter does not fit the model: a tensor of another shape or rank, or of a linear that the
+model does not have. Code FAILED_PRECONDITION. It was trained for another model, or is broken.
+
+    { "reason": "ADAPTER_INVALID",
+      "domain": "ixc.v1",
+      "metadata": { "adapter": "adapters/cats",
+                    "tensor": "model.layers.17.attention.wqkv" } }
+"""
+ERROR_REASON_OPERATION_RUNNING: ErrorReason.ValueType  # 54
+"""The operation is not done. Code FAILED_PRECONDITION. Cancel it first, or wait.
+
+    { "reason": "OPERATION_RUNNING",
+      "domain": "ixc.v1",
+      "metadata": { "operation": "operations/01jd3v6k8w0000000000000000" } }
+"""
+ERROR_REASON_OPERATION_CANCELLED: ErrorReason.ValueType  # 55
+"""CancelOperation was called. Code CANCELLED. Nothing is left behind; begin anew if it was not
+meant, with a new `request_id`.
+
+    { "reason": "OPERATION_CANCELLED",
+      "domain": "ixc.v1",
+      "metadata": { "operation": "operations/01jd3v6k8w0000000000000000" } }
+"""
+ERROR_REASON_WORKER_LOST: ErrorReason.ValueType  # 56
+"""The process that did the work died, and died again when it was started anew; often for lack of
+memory. Code UNAVAILABLE. Begin anew, with a new `request_id`, when there is more of it.
+
+    { "reason": "WORKER_LOST",
+      "domain": "ixc.v1",
+      "metadata": { "attempts": "3" } }
+"""
+ERROR_REASON_MODEL_IN_USE: ErrorReason.ValueType  # 57
+"""The model is served, or is ServerInfo.default_model, and cannot be replaced or unloaded. Code
+FAILED_PRECONDITION. Load another as the default, or unload it first.
+
+    { "reason": "MODEL_IN_USE",
+      "domain": "ixc.v1",
+      "metadata": { "model": "models/cats-web" } }
+"""
+ERROR_REASON_MEMORY_LOW: ErrorReason.ValueType  # 58
+"""There is too little memory for the model or the adapter beside what is loaded. Code
+RESOURCE_EXHAUSTED. Unload something; both figures are bytes.
+
+    { "reason": "MEMORY_LOW",
+      "domain": "ixc.v1",
+      "metadata": { "required": "16106127360", "free": "8053063680" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

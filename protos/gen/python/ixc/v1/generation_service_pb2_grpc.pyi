@@ -71,7 +71,8 @@ class GenerationServiceStub:
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels. (MEDIA_NOT_FOUND): upload it.
     * ALREADY_EXISTS (REQUEST_ID_REUSED): draw a new id.
     * FAILED_PRECONDITION (ADAPTER_UNAVAILABLE): take an adapter from Model.adapters.
-      (MEDIA_NOT_READY): ask GetMedia until it is ACTIVE.
+      (MEDIA_NOT_READY): ask GetMedia until it is ACTIVE. (MODEL_NOT_LOADED): take a model that is
+      MODEL_STATE_LOADED.
     * RESOURCE_EXHAUSTED (QUEUE_FULL): send again after RetryInfo.
     * UNAVAILABLE (SERVER_DRAINING, ENGINE_LOST, STORE_UNAVAILABLE): send again under the same id.
     * DEADLINE_EXCEEDED (QUEUE_TIMEOUT): send again later.
@@ -181,7 +182,8 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels. (MEDIA_NOT_FOUND): upload it.
     * ALREADY_EXISTS (REQUEST_ID_REUSED): draw a new id.
     * FAILED_PRECONDITION (ADAPTER_UNAVAILABLE): take an adapter from Model.adapters.
-      (MEDIA_NOT_READY): ask GetMedia until it is ACTIVE.
+      (MEDIA_NOT_READY): ask GetMedia until it is ACTIVE. (MODEL_NOT_LOADED): take a model that is
+      MODEL_STATE_LOADED.
     * RESOURCE_EXHAUSTED (QUEUE_FULL): send again after RetryInfo.
     * UNAVAILABLE (SERVER_DRAINING, ENGINE_LOST, STORE_UNAVAILABLE): send again under the same id.
     * DEADLINE_EXCEEDED (QUEUE_TIMEOUT): send again later.
@@ -294,7 +296,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels. (MEDIA_NOT_FOUND): upload it.
         * ALREADY_EXISTS (REQUEST_ID_REUSED): draw a new id.
         * FAILED_PRECONDITION (ADAPTER_UNAVAILABLE): take an adapter from Model.adapters.
-          (MEDIA_NOT_READY): ask GetMedia until it is ACTIVE.
+          (MEDIA_NOT_READY): ask GetMedia until it is ACTIVE. (MODEL_NOT_LOADED): take a model that is
+          MODEL_STATE_LOADED.
         * RESOURCE_EXHAUSTED (QUEUE_FULL): send again after RetryInfo.
         * UNAVAILABLE (SERVER_DRAINING, ENGINE_LOST, STORE_UNAVAILABLE): send again under the same id.
         * DEADLINE_EXCEEDED (QUEUE_TIMEOUT): send again later.

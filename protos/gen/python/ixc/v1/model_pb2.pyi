@@ -23,6 +23,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ModelState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_STATE_UNSPECIFIED: _ModelState.ValueType  # 0
+    """Never sent."""
+    MODEL_STATE_AVAILABLE: _ModelState.ValueType  # 1
+    """It lies in the models root; LoadModel loads it. A request for it is FAILED_PRECONDITION /
+    MODEL_NOT_LOADED.
+    """
+    MODEL_STATE_LOADING: _ModelState.ValueType  # 2
+    """An operation is loading it."""
+    MODEL_STATE_LOADED: _ModelState.ValueType  # 3
+    """It answers."""
+    MODEL_STATE_UNLOADING: _ModelState.ValueType  # 4
+    """It finishes what runs, and takes nothing new."""
+
+class ModelState(_ModelState, metaclass=_ModelStateEnumTypeWrapper):
+    """ModelState is whether a model can be asked."""
+
+MODEL_STATE_UNSPECIFIED: ModelState.ValueType  # 0
+"""Never sent."""
+MODEL_STATE_AVAILABLE: ModelState.ValueType  # 1
+"""It lies in the models root; LoadModel loads it. A request for it is FAILED_PRECONDITION /
+MODEL_NOT_LOADED.
+"""
+MODEL_STATE_LOADING: ModelState.ValueType  # 2
+"""An operation is loading it."""
+MODEL_STATE_LOADED: ModelState.ValueType  # 3
+"""It answers."""
+MODEL_STATE_UNLOADING: ModelState.ValueType  # 4
+"""It finishes what runs, and takes nothing new."""
+Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
+
 class _QuantizationScheme:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -91,6 +127,10 @@ class _CapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Capability
     """What a prompt shares with earlier ones is not computed again."""
     CAPABILITY_VIDEO_INPUT: _Capability.ValueType  # 6
     """Prompts may hold clips."""
+    CAPABILITY_WEIGHTS: _Capability.ValueType  # 7
+    """The server has a models root: WeightsService makes models and loads them."""
+    CAPABILITY_USER_ADAPTERS: _Capability.ValueType  # 8
+    """The server has an adapters root: LoadAdapter, and MergeLora of a user's adapter."""
 
 class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper):
     """Capability is something a client may want to know before it asks for it. A client must pass over
@@ -111,6 +151,10 @@ CAPABILITY_PREFIX_CACHE: Capability.ValueType  # 5
 """What a prompt shares with earlier ones is not computed again."""
 CAPABILITY_VIDEO_INPUT: Capability.ValueType  # 6
 """Prompts may hold clips."""
+CAPABILITY_WEIGHTS: Capability.ValueType  # 7
+"""The server has a models root: WeightsService makes models and loads them."""
+CAPABILITY_USER_ADAPTERS: Capability.ValueType  # 8
+"""The server has an adapters root: LoadAdapter, and MergeLora of a user's adapter."""
 Global___Capability: _TypeAlias = Capability  # noqa: Y015
 
 class _Backend:
@@ -172,7 +216,7 @@ Global___ServerState: _TypeAlias = ServerState  # noqa: Y015
 class Model(_message.Message):
     """What is served, by whom, within which bounds. Asked, not guessed.
 
-    Model is a checkpoint that is loaded and can be asked.
+    Model is a checkpoint that is served, or lies in the models root and could be.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -191,6 +235,9 @@ class Model(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     QUANTIZATION_FIELD_NUMBER: _builtins.int
     NATIVE_CONTEXT_LIMIT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"models/{model}"."""
     display_name: _builtins.str
@@ -199,10 +246,12 @@ class Model(_message.Message):
     """For people: what it is and is not."""
     weights_digest: _builtins.str
     """SHA-256 over the checkpoint's configuration and tensors' headers and sizes, lower-case hex. Two
-    servers with the same digest serve the same weights.
+    servers with the same digest serve the same weights. Empty unless it is loaded.
     """
     context_limit: _builtins.int
-    """The most tokens that prompt and answer may take together, as this server runs it."""
+    """The most tokens that prompt and answer may take together, as this server runs it. 0 unless it
+    is loaded.
+    """
     vocab_size: _builtins.int
     """Token ids are below this."""
     dtype: Global___DataType.ValueType
@@ -211,18 +260,23 @@ class Model(_message.Message):
     """The context the model was trained for, in tokens. Where `context_limit` is larger, the rotary
     base is stretched for prompts beyond this one.
     """
+    state: Global___ModelState.ValueType
+    """Whether it can be asked."""
+    size_bytes: _builtins.int
+    """Its files. 0 for a model that lies outside the models root."""
     @_builtins.property
     def eos_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Ids with which the model ends its turn."""
 
     @_builtins.property
     def default_sampling(self) -> _sampling_pb2.SamplingParams:
-        """Every setting a request leaves unset. All fields are set but `seed`."""
+        """Every setting a request leaves unset. All fields are set but `seed`. Unset unless it is loaded."""
 
     @_builtins.property
     def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Task adapters that the checkpoint carries, such as "web" and "write", chosen per request by
-        name. "base", the model without any, is always there and not listed.
+        """Task adapters that the checkpoint carries, such as "web" and "write", and those that LoadAdapter
+        has added, chosen per request by name. "base", the model without any, is always there and not
+        listed.
         """
 
     @_builtins.property
@@ -238,6 +292,10 @@ class Model(_message.Message):
     @_builtins.property
     def quantization(self) -> Global___Quantization:
         """How the weights are compressed. Unset: not at all."""
+
+    @_builtins.property
+    def origin(self) -> Global___ModelOrigin:
+        """How it was made, if this service made it. Unset otherwise."""
 
     def __init__(
         self,
@@ -256,14 +314,53 @@ class Model(_message.Message):
         dtype: Global___DataType.ValueType = ...,
         quantization: Global___Quantization | None = ...,
         native_context_limit: _builtins.int = ...,
+        state: Global___ModelState.ValueType = ...,
+        origin: Global___ModelOrigin | None = ...,
+        size_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["default_sampling", b"default_sampling", "image_input", b"image_input", "quantization", b"quantization"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_sampling", b"default_sampling", "image_input", b"image_input", "origin", b"origin", "quantization", b"quantization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "context_limit", b"context_limit", "default_sampling", b"default_sampling", "description", b"description", "display_name", b"display_name", "dtype", b"dtype", "eos_token_ids", b"eos_token_ids", "image_input", b"image_input", "name", b"name", "native_context_limit", b"native_context_limit", "quantization", b"quantization", "system_presets", b"system_presets", "vocab_size", b"vocab_size", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "context_limit", b"context_limit", "default_sampling", b"default_sampling", "description", b"description", "display_name", b"display_name", "dtype", b"dtype", "eos_token_ids", b"eos_token_ids", "image_input", b"image_input", "name", b"name", "native_context_limit", b"native_context_limit", "origin", b"origin", "quantization", b"quantization", "size_bytes", b"size_bytes", "state", b"state", "system_presets", b"system_presets", "vocab_size", b"vocab_size", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ModelOrigin(_message.Message):
+    """ModelOrigin is how a model was made, by its manifest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MERGED_ADAPTER_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model it was made from, "models/{model}", as it was called then."""
+    merged_adapter: _builtins.str
+    """The adapter that was merged into it: a task's name or that of a user's adapter. Empty: none."""
+    manifest_digest: _builtins.str
+    """SHA-256 of its manifest, lower-case hex."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was published."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        merged_adapter: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        manifest_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest_digest", b"manifest_digest", "merged_adapter", b"merged_adapter", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelOrigin: _TypeAlias = ModelOrigin  # noqa: Y015
 
 @_typing.final
 class ImageInput(_message.Message):
@@ -359,7 +456,7 @@ Global___Quantization: _TypeAlias = Quantization  # noqa: Y015
 
 @_typing.final
 class ServerInfo(_message.Message):
-    """ServerInfo is what a server is. Fixed from its start to its end."""
+    """ServerInfo is what a server is. Fixed from its start to its end, but for `default_model`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -375,7 +472,7 @@ class ServerInfo(_message.Message):
     instance: _builtins.str
     """This process: other after each start. Also in the initial metadata of streams, `x-instance`."""
     default_model: _builtins.str
-    """"models/{model}" used where a request names none."""
+    """"models/{model}" used where a request names none. LoadModelRequest.make_default changes it."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the process began to serve."""
@@ -386,7 +483,7 @@ class ServerInfo(_message.Message):
 
     @_builtins.property
     def plan(self) -> Global___StartupPlan:
-        """How memory was divided at the start."""
+        """How memory was divided at the start, for the model served then."""
 
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[Global___Capability.ValueType]:
@@ -463,6 +560,10 @@ class Limits(_message.Message):
     DEFAULT_MEDIA_TTL_FIELD_NUMBER: _builtins.int
     MAX_MEDIA_TTL_FIELD_NUMBER: _builtins.int
     UPLOAD_TTL_FIELD_NUMBER: _builtins.int
+    MAX_RUNNING_JOBS_FIELD_NUMBER: _builtins.int
+    MAX_QUEUED_OPERATIONS_FIELD_NUMBER: _builtins.int
+    OPERATION_RETENTION_FIELD_NUMBER: _builtins.int
+    MAX_CALIBRATION_SAMPLES_FIELD_NUMBER: _builtins.int
     max_message_bytes: _builtins.int
     """A gRPC message, either way. 4 MiB. Beyond it the gRPC library itself answers
     RESOURCE_EXHAUSTED, without ErrorInfo.
@@ -537,6 +638,12 @@ class Limits(_message.Message):
     """Bytes of one caller's objects and unfinished uploads. 10 GiB. Beyond it: RESOURCE_EXHAUSTED /
     MEDIA_QUOTA.
     """
+    max_running_jobs: _builtins.int
+    """Jobs of MergeLora and Quantize that are done at one time. 1; further ones wait."""
+    max_queued_operations: _builtins.int
+    """Operations that may wait. 16. Beyond it: RESOURCE_EXHAUSTED / QUEUE_FULL."""
+    max_calibration_samples: _builtins.int
+    """Calibration.samples. 512."""
     @_builtins.property
     def max_queue_wait(self) -> _duration_pb2.Duration:
         """RunPolicy.queue_timeout and its default. 30 s."""
@@ -589,6 +696,10 @@ class Limits(_message.Message):
     def upload_ttl(self) -> _duration_pb2.Duration:
         """How long an upload is remembered that nobody goes on with, see Upload.expire_time. 24 h."""
 
+    @_builtins.property
+    def operation_retention(self) -> _duration_pb2.Duration:
+        """How long the record of an operation that is done is kept. 30 days."""
+
     def __init__(
         self,
         *,
@@ -635,10 +746,14 @@ class Limits(_message.Message):
         default_media_ttl: _duration_pb2.Duration | None = ...,
         max_media_ttl: _duration_pb2.Duration | None = ...,
         upload_ttl: _duration_pb2.Duration | None = ...,
+        max_running_jobs: _builtins.int = ...,
+        max_queued_operations: _builtins.int = ...,
+        operation_retention: _duration_pb2.Duration | None = ...,
+        max_calibration_samples: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["default_media_ttl", b"default_media_ttl", "default_resume_grace", b"default_resume_grace", "default_session_ttl", b"default_session_ttl", "generation_retention", b"generation_retention", "heartbeat_interval", b"heartbeat_interval", "max_generation_timeout", b"max_generation_timeout", "max_media_ttl", b"max_media_ttl", "max_queue_wait", b"max_queue_wait", "max_resume_grace", b"max_resume_grace", "max_session_ttl", b"max_session_ttl", "max_video_duration", b"max_video_duration", "slow_consumer_timeout", b"slow_consumer_timeout", "upload_ttl", b"upload_ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_media_ttl", b"default_media_ttl", "default_resume_grace", b"default_resume_grace", "default_session_ttl", b"default_session_ttl", "generation_retention", b"generation_retention", "heartbeat_interval", b"heartbeat_interval", "max_generation_timeout", b"max_generation_timeout", "max_media_ttl", b"max_media_ttl", "max_queue_wait", b"max_queue_wait", "max_resume_grace", b"max_resume_grace", "max_session_ttl", b"max_session_ttl", "max_video_duration", b"max_video_duration", "operation_retention", b"operation_retention", "slow_consumer_timeout", b"slow_consumer_timeout", "upload_ttl", b"upload_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_limit", b"context_limit", "default_media_ttl", b"default_media_ttl", "default_resume_grace", b"default_resume_grace", "default_session_ttl", b"default_session_ttl", "generation_retention", b"generation_retention", "heartbeat_interval", b"heartbeat_interval", "max_bad_words", b"max_bad_words", "max_concurrent_streams", b"max_concurrent_streams", "max_detached_generations", b"max_detached_generations", "max_error_details_bytes", b"max_error_details_bytes", "max_event_log_bytes", b"max_event_log_bytes", "max_event_log_events", b"max_event_log_events", "max_generation_timeout", b"max_generation_timeout", "max_hd_num", b"max_hd_num", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_images", b"max_images", "max_inline_image_bytes", b"max_inline_image_bytes", "max_labels", b"max_labels", "max_logit_bias", b"max_logit_bias", "max_media", b"max_media", "max_media_bytes", b"max_media_bytes", "max_media_ttl", b"max_media_ttl", "max_message_bytes", b"max_message_bytes", "max_metadata_bytes", b"max_metadata_bytes", "max_output_tokens", b"max_output_tokens", "max_page_size", b"max_page_size", "max_queue_wait", b"max_queue_wait", "max_queued_generations", b"max_queued_generations", "max_resume_grace", b"max_resume_grace", "max_session_ttl", b"max_session_ttl", "max_sessions", b"max_sessions", "max_stop_sequence_bytes", b"max_stop_sequence_bytes", "max_stop_sequences", b"max_stop_sequences", "max_stop_token_ids", b"max_stop_token_ids", "max_top_logprobs", b"max_top_logprobs", "max_upload_chunk_bytes", b"max_upload_chunk_bytes", "max_video_bytes", b"max_video_bytes", "max_video_duration", b"max_video_duration", "max_video_frames", b"max_video_frames", "max_video_pixels", b"max_video_pixels", "slow_consumer_timeout", b"slow_consumer_timeout", "upload_ttl", b"upload_ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_limit", b"context_limit", "default_media_ttl", b"default_media_ttl", "default_resume_grace", b"default_resume_grace", "default_session_ttl", b"default_session_ttl", "generation_retention", b"generation_retention", "heartbeat_interval", b"heartbeat_interval", "max_bad_words", b"max_bad_words", "max_calibration_samples", b"max_calibration_samples", "max_concurrent_streams", b"max_concurrent_streams", "max_detached_generations", b"max_detached_generations", "max_error_details_bytes", b"max_error_details_bytes", "max_event_log_bytes", b"max_event_log_bytes", "max_event_log_events", b"max_event_log_events", "max_generation_timeout", b"max_generation_timeout", "max_hd_num", b"max_hd_num", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_images", b"max_images", "max_inline_image_bytes", b"max_inline_image_bytes", "max_labels", b"max_labels", "max_logit_bias", b"max_logit_bias", "max_media", b"max_media", "max_media_bytes", b"max_media_bytes", "max_media_ttl", b"max_media_ttl", "max_message_bytes", b"max_message_bytes", "max_metadata_bytes", b"max_metadata_bytes", "max_output_tokens", b"max_output_tokens", "max_page_size", b"max_page_size", "max_queue_wait", b"max_queue_wait", "max_queued_generations", b"max_queued_generations", "max_queued_operations", b"max_queued_operations", "max_resume_grace", b"max_resume_grace", "max_running_jobs", b"max_running_jobs", "max_session_ttl", b"max_session_ttl", "max_sessions", b"max_sessions", "max_stop_sequence_bytes", b"max_stop_sequence_bytes", "max_stop_sequences", b"max_stop_sequences", "max_stop_token_ids", b"max_stop_token_ids", "max_top_logprobs", b"max_top_logprobs", "max_upload_chunk_bytes", b"max_upload_chunk_bytes", "max_video_bytes", b"max_video_bytes", "max_video_duration", b"max_video_duration", "max_video_frames", b"max_video_frames", "max_video_pixels", b"max_video_pixels", "operation_retention", b"operation_retention", "slow_consumer_timeout", b"slow_consumer_timeout", "upload_ttl", b"upload_ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ixc.v1 import model_pb2 as ixc_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aixc/v1/model_service.proto\x12\x06ixc.v1\x1a\x12ixc/v1/model.proto\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10GetModelResponse\x12\x1c\n\x05model\x18\x01 \x01(\x0b\x32\r.ixc.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x12ListModelsResponse\x12\x1d\n\x06models\x18\x01 \x03(\x0b\x32\r.ixc.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x14GetServerInfoRequest\";\n\x15GetServerInfoResponse\x12\"\n\x06server\x18\x01 \x01(\x0b\x32\x12.ixc.v1.ServerInfo\"\x10\n\x0eGetLoadRequest\"-\n\x0fGetLoadResponse\x12\x1a\n\x04load\x18\x01 \x01(\x0b\x32\x0c.ixc.v1.Load2\x9c\x02\n\x0cModelService\x12=\n\x08GetModel\x12\x17.ixc.v1.GetModelRequest\x1a\x18.ixc.v1.GetModelResponse\x12\x43\n\nListModels\x12\x19.ixc.v1.ListModelsRequest\x1a\x1a.ixc.v1.ListModelsResponse\x12L\n\rGetServerInfo\x12\x1c.ixc.v1.GetServerInfoRequest\x1a\x1d.ixc.v1.GetServerInfoResponse\x12:\n\x07GetLoad\x12\x16.ixc.v1.GetLoadRequest\x1a\x17.ixc.v1.GetLoadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aixc/v1/model_service.proto\x12\x06ixc.v1\x1a\x12ixc/v1/model.proto\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10GetModelResponse\x12\x1c\n\x05model\x18\x01 \x01(\x0b\x32\r.ixc.v1.Model\"^\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\"\n\x06states\x18\x03 \x03(\x0e\x32\x12.ixc.v1.ModelState\"L\n\x12ListModelsResponse\x12\x1d\n\x06models\x18\x01 \x03(\x0b\x32\r.ixc.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x14GetServerInfoRequest\";\n\x15GetServerInfoResponse\x12\"\n\x06server\x18\x01 \x01(\x0b\x32\x12.ixc.v1.ServerInfo\"\x10\n\x0eGetLoadRequest\"-\n\x0fGetLoadResponse\x12\x1a\n\x04load\x18\x01 \x01(\x0b\x32\x0c.ixc.v1.Load2\x9c\x02\n\x0cModelService\x12=\n\x08GetModel\x12\x17.ixc.v1.GetModelRequest\x1a\x18.ixc.v1.GetModelResponse\x12\x43\n\nListModels\x12\x19.ixc.v1.ListModelsRequest\x1a\x1a.ixc.v1.ListModelsResponse\x12L\n\rGetServerInfo\x12\x1c.ixc.v1.GetServerInfoRequest\x1a\x1d.ixc.v1.GetServerInfoResponse\x12:\n\x07GetLoad\x12\x16.ixc.v1.GetLoadRequest\x1a\x17.ixc.v1.GetLoadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,17 +37,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_start=91
   _globals['_GETMODELRESPONSE']._serialized_end=139
   _globals['_LISTMODELSREQUEST']._serialized_start=141
-  _globals['_LISTMODELSREQUEST']._serialized_end=199
-  _globals['_LISTMODELSRESPONSE']._serialized_start=201
-  _globals['_LISTMODELSRESPONSE']._serialized_end=277
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=279
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=301
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=303
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=362
-  _globals['_GETLOADREQUEST']._serialized_start=364
-  _globals['_GETLOADREQUEST']._serialized_end=380
-  _globals['_GETLOADRESPONSE']._serialized_start=382
-  _globals['_GETLOADRESPONSE']._serialized_end=427
-  _globals['_MODELSERVICE']._serialized_start=430
-  _globals['_MODELSERVICE']._serialized_end=714
+  _globals['_LISTMODELSREQUEST']._serialized_end=235
+  _globals['_LISTMODELSRESPONSE']._serialized_start=237
+  _globals['_LISTMODELSRESPONSE']._serialized_end=313
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=315
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=337
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=339
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=398
+  _globals['_GETLOADREQUEST']._serialized_start=400
+  _globals['_GETLOADREQUEST']._serialized_end=416
+  _globals['_GETLOADRESPONSE']._serialized_start=418
+  _globals['_GETLOADRESPONSE']._serialized_end=463
+  _globals['_MODELSERVICE']._serialized_start=466
+  _globals['_MODELSERVICE']._serialized_end=750
 # @@protoc_insertion_point(module_scope)

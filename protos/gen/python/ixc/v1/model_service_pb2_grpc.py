@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class ModelServiceStub:
     """ModelService says what can be asked here, within which bounds, and how busy the server is.
-    Everything is answered from memory, also while the server drains or its engine is down.
+    It answers also while the server drains or an engine is down.
     """
 
     def __init__(self, channel):
@@ -60,7 +60,7 @@ class ModelServiceStub:
 
 class ModelServiceServicer:
     """ModelService says what can be asked here, within which bounds, and how busy the server is.
-    Everything is answered from memory, also while the server drains or its engine is down.
+    It answers also while the server drains or an engine is down.
     """
 
     def GetModel(self, request, context):
@@ -77,12 +77,14 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """ListModels lists the models of this server, ordered by name.
+        """ListModels lists the models of this server, ordered by name: those that are served, and those of
+        the models root that LoadModel could load.
 
         Retry: freely; it reads only.
 
         Errors:
-        * INVALID_ARGUMENT (FIELD_INVALID): a page token that is not this list's.
+        * INVALID_ARGUMENT (FIELD_INVALID): a state that does not exist, or a page token that is not
+        this list's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,7 +92,7 @@ class ModelServiceServicer:
 
     def GetServerInfo(self, request, context):
         """GetServerInfo says which server this is, its limits, and how it divided its memory. The answer
-        does not change while `instance` does not; a client may keep it.
+        does not change while `instance` does not, but for `default_model`; a client may keep it.
 
         Retry: freely; it reads only.
 
@@ -149,7 +151,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
     """ModelService says what can be asked here, within which bounds, and how busy the server is.
-    Everything is answered from memory, also while the server drains or its engine is down.
+    It answers also while the server drains or an engine is down.
     """
 
     @staticmethod

@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class ModelServiceStub:
     """ModelService says what can be asked here, within which bounds, and how busy the server is.
-    Everything is answered from memory, also while the server drains or its engine is down.
+    It answers also while the server drains or an engine is down.
     """
 
     @_typing.overload
@@ -45,16 +45,18 @@ class ModelServiceStub:
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
-    """ListModels lists the models of this server, ordered by name.
+    """ListModels lists the models of this server, ordered by name: those that are served, and those of
+    the models root that LoadModel could load.
 
     Retry: freely; it reads only.
 
     Errors:
-    * INVALID_ARGUMENT (FIELD_INVALID): a page token that is not this list's.
+    * INVALID_ARGUMENT (FIELD_INVALID): a state that does not exist, or a page token that is not
+      this list's.
     """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetServerInfoRequest, _model_service_pb2.GetServerInfoResponse]
     """GetServerInfo says which server this is, its limits, and how it divided its memory. The answer
-    does not change while `instance` does not; a client may keep it.
+    does not change while `instance` does not, but for `default_model`; a client may keep it.
 
     Retry: freely; it reads only.
 
@@ -76,7 +78,7 @@ class ModelServiceStub:
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
     """ModelService says what can be asked here, within which bounds, and how busy the server is.
-    Everything is answered from memory, also while the server drains or its engine is down.
+    It answers also while the server drains or an engine is down.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -90,16 +92,18 @@ class ModelServiceAsyncStub(ModelServiceStub):
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """ListModels lists the models of this server, ordered by name.
+    """ListModels lists the models of this server, ordered by name: those that are served, and those of
+    the models root that LoadModel could load.
 
     Retry: freely; it reads only.
 
     Errors:
-    * INVALID_ARGUMENT (FIELD_INVALID): a page token that is not this list's.
+    * INVALID_ARGUMENT (FIELD_INVALID): a state that does not exist, or a page token that is not
+      this list's.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetServerInfoRequest, _model_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """GetServerInfo says which server this is, its limits, and how it divided its memory. The answer
-    does not change while `instance` does not; a client may keep it.
+    does not change while `instance` does not, but for `default_model`; a client may keep it.
 
     Retry: freely; it reads only.
 
@@ -120,7 +124,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """ModelService says what can be asked here, within which bounds, and how busy the server is.
-    Everything is answered from memory, also while the server drains or its engine is down.
+    It answers also while the server drains or an engine is down.
     """
 
     @_abc_1.abstractmethod
@@ -144,12 +148,14 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListModelsResponse, _abc.Awaitable[_model_service_pb2.ListModelsResponse]]:
-        """ListModels lists the models of this server, ordered by name.
+        """ListModels lists the models of this server, ordered by name: those that are served, and those of
+        the models root that LoadModel could load.
 
         Retry: freely; it reads only.
 
         Errors:
-        * INVALID_ARGUMENT (FIELD_INVALID): a page token that is not this list's.
+        * INVALID_ARGUMENT (FIELD_INVALID): a state that does not exist, or a page token that is not
+          this list's.
         """
 
     @_abc_1.abstractmethod
@@ -159,7 +165,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.GetServerInfoResponse, _abc.Awaitable[_model_service_pb2.GetServerInfoResponse]]:
         """GetServerInfo says which server this is, its limits, and how it divided its memory. The answer
-        does not change while `instance` does not; a client may keep it.
+        does not change while `instance` does not, but for `default_model`; a client may keep it.
 
         Retry: freely; it reads only.
 

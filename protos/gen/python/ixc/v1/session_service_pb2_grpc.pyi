@@ -48,6 +48,7 @@ class SessionServiceStub:
     Errors:
     * INVALID_ARGUMENT (FIELD_INVALID, TOKEN_ID_OUT_OF_VOCAB): mend the request.
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
+    * FAILED_PRECONDITION (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
     * ALREADY_EXISTS (SESSION_ID_TAKEN): choose another id. (REQUEST_ID_REUSED): draw a new one.
     * RESOURCE_EXHAUSTED (SESSION_QUOTA): delete some.
     * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.
@@ -159,6 +160,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Errors:
     * INVALID_ARGUMENT (FIELD_INVALID, TOKEN_ID_OUT_OF_VOCAB): mend the request.
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
+    * FAILED_PRECONDITION (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
     * ALREADY_EXISTS (SESSION_ID_TAKEN): choose another id. (REQUEST_ID_REUSED): draw a new one.
     * RESOURCE_EXHAUSTED (SESSION_QUOTA): delete some.
     * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.
@@ -273,6 +275,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT (FIELD_INVALID, TOKEN_ID_OUT_OF_VOCAB): mend the request.
         * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
+        * FAILED_PRECONDITION (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
         * ALREADY_EXISTS (SESSION_ID_TAKEN): choose another id. (REQUEST_ID_REUSED): draw a new one.
         * RESOURCE_EXHAUSTED (SESSION_QUOTA): delete some.
         * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.

@@ -74,7 +74,7 @@ class TokenServiceServicer:
         * NOT_FOUND (MODEL_NOT_FOUND, SESSION_NOT_FOUND, SESSION_EXPIRED, MEDIA_NOT_FOUND): look at the
         name.
         * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (MEDIA_NOT_READY): ask
-        GetMedia until it is ACTIVE.
+        GetMedia until it is ACTIVE. (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
         * RESOURCE_EXHAUSTED (QUEUE_FULL): too many pictures or clips wait to be opened; send again
         after RetryInfo.
         * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.
@@ -93,6 +93,7 @@ class TokenServiceServicer:
         Errors:
         * INVALID_ARGUMENT (FIELD_INVALID): mend the request.
         * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
+        * FAILED_PRECONDITION (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,6 +109,7 @@ class TokenServiceServicer:
         * INVALID_ARGUMENT (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer. (FIELD_INVALID): the
         bytes are no request; mend the client.
         * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
+        * FAILED_PRECONDITION (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

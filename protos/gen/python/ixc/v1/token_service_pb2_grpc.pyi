@@ -51,7 +51,7 @@ class TokenServiceStub:
     * NOT_FOUND (MODEL_NOT_FOUND, SESSION_NOT_FOUND, SESSION_EXPIRED, MEDIA_NOT_FOUND): look at the
       name.
     * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (MEDIA_NOT_READY): ask
-      GetMedia until it is ACTIVE.
+      GetMedia until it is ACTIVE. (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
     * RESOURCE_EXHAUSTED (QUEUE_FULL): too many pictures or clips wait to be opened; send again
       after RetryInfo.
     * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.
@@ -66,6 +66,7 @@ class TokenServiceStub:
     Errors:
     * INVALID_ARGUMENT (FIELD_INVALID): mend the request.
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
+    * FAILED_PRECONDITION (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
     """
     Detokenize: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.DetokenizeRequest, _token_service_pb2.DetokenizeResponse]
     """Detokenize turns ids into text. Control tokens give nothing; bytes that are no UTF-8 give
@@ -77,6 +78,7 @@ class TokenServiceStub:
     * INVALID_ARGUMENT (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer. (FIELD_INVALID): the
       bytes are no request; mend the client.
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
+    * FAILED_PRECONDITION (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
     """
 
 @_typing.type_check_only
@@ -102,7 +104,7 @@ class TokenServiceAsyncStub(TokenServiceStub):
     * NOT_FOUND (MODEL_NOT_FOUND, SESSION_NOT_FOUND, SESSION_EXPIRED, MEDIA_NOT_FOUND): look at the
       name.
     * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (MEDIA_NOT_READY): ask
-      GetMedia until it is ACTIVE.
+      GetMedia until it is ACTIVE. (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
     * RESOURCE_EXHAUSTED (QUEUE_FULL): too many pictures or clips wait to be opened; send again
       after RetryInfo.
     * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.
@@ -117,6 +119,7 @@ class TokenServiceAsyncStub(TokenServiceStub):
     Errors:
     * INVALID_ARGUMENT (FIELD_INVALID): mend the request.
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
+    * FAILED_PRECONDITION (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
     """
     Detokenize: _aio.UnaryUnaryMultiCallable[_token_service_pb2.DetokenizeRequest, _token_service_pb2.DetokenizeResponse]  # type: ignore[assignment]
     """Detokenize turns ids into text. Control tokens give nothing; bytes that are no UTF-8 give
@@ -128,6 +131,7 @@ class TokenServiceAsyncStub(TokenServiceStub):
     * INVALID_ARGUMENT (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer. (FIELD_INVALID): the
       bytes are no request; mend the client.
     * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
+    * FAILED_PRECONDITION (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
     """
 
 class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -156,7 +160,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND (MODEL_NOT_FOUND, SESSION_NOT_FOUND, SESSION_EXPIRED, MEDIA_NOT_FOUND): look at the
           name.
         * FAILED_PRECONDITION (SESSION_WEIGHTS_CHANGED): create a new session. (MEDIA_NOT_READY): ask
-          GetMedia until it is ACTIVE.
+          GetMedia until it is ACTIVE. (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
         * RESOURCE_EXHAUSTED (QUEUE_FULL): too many pictures or clips wait to be opened; send again
           after RetryInfo.
         * UNAVAILABLE (SERVER_DRAINING, STORE_UNAVAILABLE): send again.
@@ -177,6 +181,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT (FIELD_INVALID): mend the request.
         * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
+        * FAILED_PRECONDITION (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
         """
 
     @_abc_1.abstractmethod
@@ -194,6 +199,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT (TOKEN_ID_OUT_OF_VOCAB): ids of another tokenizer. (FIELD_INVALID): the
           bytes are no request; mend the client.
         * NOT_FOUND (MODEL_NOT_FOUND): take a name from ListModels.
+        * FAILED_PRECONDITION (MODEL_NOT_LOADED): take a model that is MODEL_STATE_LOADED.
         """
 
 def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
