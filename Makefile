@@ -20,7 +20,7 @@ DEV_READY := .venv/.dev-ready
 
 .PHONY: help
 help: ## List these targets
-	@awk -F ': .*## ' '/^[a-z-]+: .*## /{printf "  \033[1m%-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z-]+: .*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(DEMO_READY) ## Start the real server with the demo model and chat about a picture over gRPC
@@ -29,7 +29,7 @@ demo: $(DEMO_READY) ## Start the real server with the demo model and chat about 
 
 .PHONY: test
 test: lint ## Everything CI runs: lint, types, imports, contract, all tests that need no GPU
-	$(BIN)/python -m pytest -m "not gpu and not bench and not faults"
+	$(BIN)/python -m pytest -m "not gpu and not bench and not faults and not download"
 
 .PHONY: check
 check: lint ## The fast part of `test`: lint, types, imports, contract, unit tests
@@ -57,7 +57,11 @@ protos: $(DEV_READY) ## Regenerate the Python stubs from protos/ixc/v1
 
 .PHONY: faults
 faults: $(DEV_READY) ## The long fault tests: kills, cuts, stopped readers, 10,000 odd requests
-	$(BIN)/python -m pytest tests/faults -s
+	$(BIN)/python -m pytest tests/faults -m "not download" -s
+
+.PHONY: hostile-media
+hostile-media: $(DEV_READY) ## Send Pillow's own broken and malicious test images, fetched for it, to a server
+	$(BIN)/python -m pytest tests/faults/test_hostile_media.py -s
 
 .PHONY: bench
 bench: $(DEV_READY) ## Measure speed on this CPU beside transformers; JSON goes to tests/bench/results

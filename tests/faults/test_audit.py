@@ -8,21 +8,32 @@ import grpc
 import pytest
 from PIL import Image
 
+from ixc.v1 import media_pb2
+from ixc.v1.chat_service_pb2 import ChatRequest
 from ixc.v1.chat_service_pb2_grpc import ChatServiceStub
+from ixc.v1.content_pb2 import Content, Part, VideoPart
 from ixc.v1.generation_service_pb2_grpc import GenerationServiceStub
+from ixc.v1.media_service_pb2 import (
+    DeleteMediaRequest,
+    GetUploadRequest,
+    ListMediaRequest,
+)
+from ixc.v1.media_service_pb2_grpc import MediaServiceStub
 from ixc.v1.sampling_pb2 import SamplingParams
 from ixc.v1.session_service_pb2 import CreateSessionRequest, DeleteSessionRequest
 from ixc.v1.session_service_pb2_grpc import SessionServiceStub
 from ixc.v1.token_service_pb2 import CountTokensRequest
 from ixc.v1.token_service_pb2_grpc import TokenServiceStub
 from tests.fakes import audit_recorder
-from tests.fakes.running_server import chat_request, events_of, generate_request, text_prompt
+from tests.fakes.clips import made_clip
+from tests.fakes.running_server import chat_request, events_of, generate_request, kinds, text_prompt
 from tests.fakes.server_process import (
     ServerProcess,
     command_line,
     descendants,
     running_process,
 )
+from tests.fakes.uploading import chunk_of, media_name, pieces_of, sha256, spec_of, upload
 
 SHARED_MEMORY = "/dev/shm/ixc-pixels-"
 SHORT = SamplingParams(max_output_tokens=4, ignore_eos=True)
@@ -74,7 +85,9 @@ async def test_a_run_of_everything(tmp_path: Path, tiny_model: Path, record: Rec
 
 
 async def representative(channel: grpc.aio.Channel) -> None:
-    """Text, a picture, a broken picture, a session from its beginning to its end."""
+    """Text, pictures and a clip inline and uploaded, broken ones, a session from its beginning to
+    its end.
+    """
     generations: Any = GenerationServiceStub(channel)
     sessions: Any = SessionServiceStub(channel)
     chats: Any = ChatServiceStub(channel)
@@ -87,7 +100,28 @@ async def representative(channel: grpc.aio.Channel) -> None:
     await events_of(chats.Chat(chat_request(session, "And now?", sampling=SHORT)))
     with pytest.raises(grpc.aio.AioRpcError):
         await events_of(chats.Chat(chat_request(session, "Broken", image=picture()[:60])))
+    await with_uploads(channel, session)
     await sessions.DeleteSession(DeleteSessionRequest(name=session))
+
+
+async def with_uploads(channel: grpc.aio.Channel, session: str) -> None:
+    """A transfer that is broken off, looked up and finished; what it is used for; its end."""
+    chats: Any = ChatServiceStub(channel)
+    media: Any = MediaServiceStub(channel)
+    clip = made_clip("h264.mkv").read_bytes()
+    for data in (picture()[:60], made_clip("av1.mp4").read_bytes()):
+        assert (await upload(media, data)).media.state == media_pb2.MEDIA_STATE_FAILED
+    await media.UploadMedia(iter([spec_of(clip), chunk_of(clip[:1000])]))
+    upload_id = sha256(clip)
+    committed = (await media.GetUpload(GetUploadRequest(upload_id=upload_id))).upload.committed_size
+    await media.UploadMedia(iter([spec_of(clip), *pieces_of(clip, 700, offset=committed)]))
+    part = Part(video=VideoPart(media=media_name(clip), max_frames=2))
+    request = ChatRequest(
+        session=session, message=Content(parts=[part, Part(text="What happens?")]), sampling=SHORT
+    )
+    assert kinds(await events_of(chats.Chat(request)))[-1] == "completed"
+    await media.ListMedia(ListMediaRequest())
+    await media.DeleteMedia(DeleteMediaRequest(name=media_name(picture()[:60])))
 
 
 def picture() -> bytes:
@@ -99,8 +133,10 @@ def picture() -> bytes:
 def is_ours(event: str, arguments: tuple[str, ...], roots: tuple[str, ...]) -> bool:
     paths = [text.strip("b'\"") for text in arguments]
     match event:
-        case "open" | "os.remove" | "os.rename" | "os.mkdir" | "os.rmdir" | "shutil.rmtree":
+        case "open" | "os.remove" | "os.rename" | "os.link" | "os.mkdir" | "os.rmdir":
             return all(path.startswith(roots) or path == "/dev/null" for path in paths if path)
+        case "shutil.rmtree":
+            return paths[0].startswith(roots)
         case "os.chmod" | "sqlite3.connect":
             return paths[0].startswith(roots) or paths[0].endswith("/ixc.sock")
         case "ctypes.dlopen":

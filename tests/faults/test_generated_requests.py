@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,28 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 
 from ixc.v1.chat_service_pb2 import ChatRequest
+from ixc.v1.content_pb2 import ImagePart, Part, Prompt, VideoPart
 from ixc.v1.generation_service_pb2 import GenerateRequest, WatchGenerationRequest
+from ixc.v1.media_service_pb2 import UploadMediaRequest
+from ixc.v1.media_service_pb2_grpc import MediaServiceStub
 from ixc.v1.session_service_pb2 import CreateSessionRequest
 from ixc.v1.session_service_pb2_grpc import SessionServiceStub
 from ixc.v1.token_service_pb2 import CountTokensRequest
 from ixc_service.server import SERVICES
-from tests.contract import described
-from tests.contract.test_contract_errors import stated
+from tests.fakes.clips import made_clip
 from tests.fakes.request_mutations import Method, RequestMaker, methods_of
-from tests.fakes.running_server import chat_request, error_info, generate_request, text_prompt
+from tests.fakes.running_server import generate_request, text_prompt
 from tests.fakes.server_process import ServerProcess, running_process
+from tests.fakes.uploading import media_name, pieces_of, sha256, spec_of, upload
+from tests.faults.documented import judged
 
 HANG_SECONDS = 5.0
 AT_ONCE = 4
+PICTURE = (
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x02\0\0\0\x90wS\xde"
+    b"\0\0\0\x0cIDATx\x9cc\xf8\xcf\xc0\0\0\x03\x01\x01\0\xc9\xfe\x92\xef\0\0\0\0IEND\xaeB`\x82"
+)
+CLIP = made_clip("dot.webm").read_bytes()
 ROUND = 50  # requests, after which there is a new session to name
 # Short answers and short waits: what is tested is the answer's kind, not its length.
 FLAGS = (
@@ -38,8 +48,6 @@ FLAGS = (
     "--default-resume-grace-seconds=1",
     "--kv-bytes=8000000",
 )
-# What the gRPC library says by itself, to a message or to metadata that is too large.
-BY_THE_LIBRARY = {grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
 def our_methods() -> list[Method]:
@@ -48,49 +56,59 @@ def our_methods() -> list[Method]:
     return [each for name in services for each in methods_of(pool.FindServiceByName(name))]
 
 
-def documented() -> dict[str, set[tuple[str, str]]]:
-    """Each RPC's (code, reason) pairs, as its comment states them."""
-    return {
-        method.name: {(code, reason) for code, reasons in stated(method) for reason in reasons}
-        for method in described.methods()
-    }
-
-
 @dataclass
 class Walker:
     channel: grpc.aio.Channel
     rng: random.Random
     session: str = ""
-    allowed: dict[str, set[tuple[str, str]]] = field(default_factory=documented)
     outcomes: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
     async def round(self, methods: list[Method], count: int) -> None:
         sessions: Any = SessionServiceStub(self.channel)
         self.session = (await sessions.CreateSession(CreateSessionRequest())).session.name
-        maker = RequestMaker(self.rng, (self.session, f"{self.session}/turns/1"))
+        await upload(MediaServiceStub(self.channel), PICTURE)
+        known = (self.session, f"{self.session}/turns/1", media_name(PICTURE), sha256(PICTURE))
+        maker = RequestMaker(self.rng, known)
         calls = []
         for _ in range(count):
             method = self.rng.choice(methods)
-            calls.append((method, [maker.message(self.example(method)) for _ in range(2)]))
+            calls.append((method, list(map(maker.message, self.examples(method)))))
         for start in range(0, count, AT_ONCE):
             await asyncio.gather(*(self.call(*each) for each in calls[start : start + AT_ONCE]))
 
-    def example(self, method: Method) -> Message:
-        """A request that would work, to be spoilt."""
+    def examples(self, method: Method) -> list[Message]:
+        """One request that would work, to be spoilt; several where the caller streams."""
         request = method.request()
         match request:
+            case UploadMediaRequest():
+                data = self.rng.choice((PICTURE, CLIP, self.rng.randbytes(300)))
+                size = self.rng.choice((50, 700, len(data)))
+                return [spec_of(data), *islice(pieces_of(data, size), self.rng.randint(0, 40))]
             case GenerateRequest():
-                return generate_request("Say something.")
+                return [GenerateRequest(prompt=self.prompt())]
             case ChatRequest():
-                return chat_request(self.session, "Say something.")
+                content = self.prompt().contents.contents[0]
+                return [ChatRequest(session=self.session, message=content)]
             case CountTokensRequest():
-                return CountTokensRequest(prompt=text_prompt("Count me."))
+                return [CountTokensRequest(prompt=self.prompt())]
             case WatchGenerationRequest():
-                return WatchGenerationRequest(name="generations/0000000000")
+                return [WatchGenerationRequest(name="generations/0000000000")]
         if "name" in request.DESCRIPTOR.fields_by_name:
-            setattr(request, "name", self.session)  # noqa: B010 - of several message types
-        return request
+            names = (self.session, media_name(PICTURE))
+            setattr(request, "name", self.rng.choice(names))  # noqa: B010 - of several types
+        return [request]
+
+    def prompt(self) -> Prompt:
+        prompt = text_prompt("Say something.")
+        shown = (
+            Part(image=ImagePart(media=media_name(PICTURE))),
+            Part(image=ImagePart(inline_data=PICTURE)),
+            Part(video=VideoPart(inline_data=CLIP, max_frames=2)),
+        )
+        if self.rng.random() < 0.4:
+            prompt.contents.contents[0].parts.insert(0, self.rng.choice(shown))
+        return prompt
 
     async def call(self, method: Method, messages: list[bytes]) -> None:
         """Sends bytes as they are; notes every outcome that the contract does not know."""
@@ -102,7 +120,10 @@ class Walker:
             outcome = "hang"
             self.wrong.append(f"{method.name} took over {HANG_SECONDS} s: {messages[0]!r:.500}")
         except grpc.aio.AioRpcError as error:
-            outcome = self._judge(method, error, messages)
+            outcome, may_be = judged(method.name, error)
+            if not may_be:
+                said = f"{outcome} {error.details()!r}"
+                self.wrong.append(f"{method.name}: {said} to {messages[0]!r:.500}")
         self.outcomes[outcome] += 1
 
     async def _call(self, method: Method, messages: list[bytes]) -> None:
@@ -125,21 +146,6 @@ class Walker:
                 pass
         finally:
             call.cancel()
-
-    def _judge(self, method: Method, error: grpc.aio.AioRpcError, messages: list[bytes]) -> str:
-        code = error.code()
-        details = dict(error.trailing_metadata() or ())
-        if "grpc-status-details-bin" not in details and code in BY_THE_LIBRARY:
-            return f"{code.name} by the library"
-        try:
-            reason = error_info(error).reason
-        except AssertionError:
-            reason = "(none)"
-        is_known = (code.name, reason) in self.allowed[method.name]
-        if not is_known or code is grpc.StatusCode.INTERNAL:
-            said = f"{code.name}/{reason} {error.details()!r}"
-            self.wrong.append(f"{method.name}: {said} to {messages[0]!r:.500}")
-        return f"{code.name}/{reason}"
 
 
 @pytest.mark.parametrize("count", [1_500, pytest.param(10_000, marks=pytest.mark.faults)])

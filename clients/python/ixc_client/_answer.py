@@ -6,19 +6,29 @@ answer is finished, and which call continues it.
 """
 
 from collections import deque
+from dataclasses import replace
 
 from ixc.v1 import events_pb2
-from ixc_client import _replies as replies
+from ixc_client import _event_replies as replies
 from ixc_client import _requests as requests
-from ixc_client._errors import ClientClosed, IxcError, UsageError
+from ixc_client._errors import (
+    AnswerLost,
+    ClientClosed,
+    GenerationNotFound,
+    IxcError,
+    UsageError,
+)
 from ixc_client._events import (
     Accepted,
     Answer,
     Completed,
     Delta,
     Event,
+    FinishReason,
     PromptProcessed,
+    Timings,
     TokenLogprob,
+    Usage,
 )
 from ixc_client._methods import WATCH_GENERATION, Call
 from ixc_client._settings import Retries
@@ -30,6 +40,9 @@ class StreamState:
 
     `begin` is the call that starts it, None for one that is only watched. Once the generation has
     a name, a WatchGeneration from the last sequence seen continues it: nothing is lost or doubled.
+    A server that has forgotten the generation, as after a restart, is sent the same request again
+    under the same id. It tells a committed turn once more, and else answers anew. What the reader
+    was shown before is left out, and has to be what the new answer begins with.
     """
 
     def __init__(
@@ -49,6 +62,11 @@ class StreamState:
         self._logprobs: list[TokenLogprob] = []
         self._completed: Completed | None = None
         self._ready: deque[Event] = deque()
+        self._shown: list[Delta] = []  # to the reader, over all beginnings
+        self._told = ""  # what was shown before the latest beginning
+        self._num_told = 0  # tokens of it
+        self._num_chars = 0  # since then
+        self._num_tokens = 0
         self.session = session
         self.request_id: str = begin[1].request_id if begin is not None else ""
         self.generation = generation
@@ -81,13 +99,19 @@ class StreamState:
         """Seconds to wait before `next_call` is worth another try; raises when it is not."""
         self._failures += 1
         delay = self._retries.delay(self._failures, error.retry_after_seconds)
-        if delay is None or not may_retry(error):
+        is_forgotten = isinstance(error, GenerationNotFound) and bool(self.request_id)
+        if delay is None or not (is_forgotten or may_retry(error)):
             raise self._final(error)
+        if is_forgotten:
+            self._begin_again()
         return delay
 
-    def pop(self) -> Event | None:
-        """The next event for the reader, of those taken in."""
-        return self._ready.popleft() if self._ready else None
+    def pop(self, *, is_shown: bool) -> Event | None:
+        """The next event, of those taken in; `is_shown` if the reader gets to see it."""
+        event = self._ready.popleft() if self._ready else None
+        if is_shown and isinstance(event, Delta):
+            self._shown.append(event)
+        return event
 
     def take(self, event: events_pb2.GenerationEvent) -> None:
         """Takes one event in. Raises what a `failed` event reports."""
@@ -116,11 +140,16 @@ class StreamState:
             case "completed":
                 if event.completed.text:  # whole at the end: no deltas came, or not all of them
                     self._catch_up(event.completed, event.sequence)
-                self._completed = replies.completed(event.completed)
-                self._ready.append(self._completed)
+                self._complete(replies.completed(event.completed))
             case "failed":
                 raise self._final(error_from_status(event.failed.status))
             # Anything else is newer than this client, and passed over.
+
+    def stop_unsent(self) -> None:
+        """It was cancelled before the server heard of it."""
+        self._complete(
+            Completed(finish_reason=FinishReason.CANCELLED, usage=Usage(), timings=Timings())
+        )
 
     def abandon(self) -> None:
         """The reader has left; what comes after is of no interest."""
@@ -160,10 +189,56 @@ class StreamState:
         self._ready.append(self.accepted)
 
     def _append(self, delta: Delta) -> None:
+        if (new := self._beyond_told(delta)) is not None:
+            self._ready.append(new)
         self._text.append(delta.text)
         self._token_ids.extend(delta.token_ids)
         self._logprobs.extend(delta.logprobs)
-        self._ready.append(delta)
+        self._num_chars += len(delta.text)
+        self._num_tokens += delta.token_count
+
+    def _beyond_told(self, delta: Delta) -> Delta | None:
+        """What of it the reader does not have; None if that is nothing. Raises AnswerLost."""
+        told = self._told[self._num_chars :]
+        num_chars = min(len(told), len(delta.text))
+        num_tokens = min(max(0, self._num_told - self._num_tokens), delta.token_count)
+        if told[:num_chars] != delta.text[:num_chars]:
+            raise self._lost()
+        if not num_chars and not num_tokens:
+            return delta
+        if num_chars == len(delta.text) and num_tokens == delta.token_count:
+            return None
+        return replace(
+            delta,
+            text=delta.text[num_chars:],
+            token_ids=delta.token_ids[num_tokens:],
+            logprobs=delta.logprobs[num_tokens:],
+            token_count=delta.token_count - num_tokens,
+        )
+
+    def _begin_again(self) -> None:
+        self._told = "".join(delta.text for delta in self._shown)
+        self._num_told = sum(delta.token_count for delta in self._shown)
+        self._num_chars = self._num_tokens = 0
+        for kept in (self._text, self._token_ids, self._logprobs, self._ready):
+            kept.clear()
+        self.generation, self.last_sequence = "", 0
+        self.accepted = self.prompt = None
+
+    def _complete(self, completed: Completed) -> None:
+        is_cut_short = completed.finish_reason is FinishReason.CANCELLED
+        if self._num_chars < len(self._told) and not is_cut_short:
+            raise self._lost()
+        self._completed = completed
+        self._ready.append(completed)
+
+    def _lost(self) -> IxcError:
+        return self._final(
+            AnswerLost(
+                "the server was restarted within the answer, and the same request is now answered "
+                "otherwise than what was read"
+            )
+        )
 
     def _catch_up(
         self, message: events_pb2.Snapshot | events_pb2.GenerationCompleted, sequence: int

@@ -1,16 +1,18 @@
 """An answer as it comes, the asyncio way. The blocking twin is `_stream`."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
 from ixc_client import _requests as requests
 from ixc_client._answer import StreamState
 from ixc_client._async_calls import AsyncCalls, AsyncResponseStream
-from ixc_client._errors import IxcError, NotFound, TruncatedStream
+from ixc_client._errors import AnswerLost, IxcError, NotFound, TruncatedStream
 from ixc_client._events import Accepted, Answer, Delta, Event, PromptProcessed
 from ixc_client._methods import CANCEL_GENERATION
+from ixc_client._stop_button import StopButton, UploadStopped
 
 # How long leaving a stream early may wait for the server to be told.
 _CLOSE_SECONDS = 2.0
@@ -26,13 +28,14 @@ class AsyncAnswerStream(AsyncIterator[Delta]):
         self,
         calls: AsyncCalls,
         state: StreamState,
-        prepare: Callable[[], Awaitable[None]] | None = None,
+        prepare: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._calls = calls
         self._state = state
         self._prepare = prepare  # uploads what is too large for the request
         self._responses: AsyncResponseStream[Any] | None = None
-        self._cancel_wanted = False
+        self._stop = StopButton()
+        self._cancelled = ""  # the generation that was told so
         self._sent = False
 
     @property
@@ -76,16 +79,14 @@ class AsyncAnswerStream(AsyncIterator[Delta]):
 
     async def read(self) -> Answer:
         """Reads what is left and returns the answer."""
-        while await self._next_event() is not None:
+        while await self._next_event(is_shown=False) is not None:
             pass
         return self.answer
 
     async def cancel(self) -> None:
         """The stop button; any task may press it. The stream ends soon, with what there is."""
-        self._cancel_wanted = True  # for the reader, should the generation have no name yet
-        if self.generation and not self._state.finished:
-            self._cancel_wanted = False
-            await self._tell_cancelled(None)
+        self._stop.press()  # for the reader, should the generation have no name yet
+        await self._pass_cancel_on()
 
     async def close(self) -> None:
         """Ends the stream. A generation that it began and that is not finished is cancelled."""
@@ -110,19 +111,21 @@ class AsyncAnswerStream(AsyncIterator[Delta]):
     ) -> None:
         await self.close()
 
-    async def _next_event(self) -> Event | None:
+    async def _next_event(self, *, is_shown: bool = True) -> Event | None:
         """The next event for the reader; None at the end."""
         if self._state.error is not None:
             raise self._state.error
         try:
             await self._enclose()
-            while (event := self._state.pop()) is None and not self._state.finished:
-                self._state.take((await self._receive()).event)
-                if self._cancel_wanted and self.generation:
-                    self._cancel_wanted = False
-                    await self._tell_cancelled(None)
-        except IxcError:
+            state = self._state
+            while (event := state.pop(is_shown=is_shown)) is None and not state.finished:
+                state.take((await self._receive()).event)
+                await self._pass_cancel_on()
+        except IxcError as error:
             self._drop()
+            if isinstance(error, AnswerLost):  # nobody is going to read the new one
+                with contextlib.suppress(IxcError):
+                    await self._tell_cancelled(_CLOSE_SECONDS)
             raise
         if event is None:
             await self._finish_call()
@@ -132,11 +135,19 @@ class AsyncAnswerStream(AsyncIterator[Delta]):
         """Once, before anything is sent."""
         if self._prepare is None:
             return
+        uploading = asyncio.create_task(self._prepare())
         try:
-            await self._prepare()
+            with self._stop.interrupting(uploading.cancel):
+                await asyncio.wait({uploading})
+                if not uploading.cancelled():
+                    uploading.result()
+        except UploadStopped:
+            self._state.stop_unsent()
         except IxcError as error:
             self._state.error = error
             raise
+        finally:
+            uploading.cancel()
         self._prepare = None
 
     async def _receive(self) -> Any:
@@ -164,6 +175,13 @@ class AsyncAnswerStream(AsyncIterator[Delta]):
             method, request = self._state.next_call()
             self._responses = self._calls.stream(method, request, session=self._state.session)
         return self._responses
+
+    async def _pass_cancel_on(self) -> None:
+        """Once to every generation of this request: a server that was restarted begins another."""
+        name = self.generation
+        if self._stop.is_pressed and name not in {"", self._cancelled} and not self._state.finished:
+            self._cancelled = name
+            await self._tell_cancelled(None)
 
     async def _tell_cancelled(self, seconds: float | None) -> None:
         with contextlib.suppress(NotFound):  # it ended in the meantime

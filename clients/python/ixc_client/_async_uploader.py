@@ -6,8 +6,8 @@ import weakref
 
 from ixc.v1 import media_pb2, media_service_pb2
 from ixc_client import _methods as methods
-from ixc_client import _replies as replies
 from ixc_client import _requests as requests
+from ixc_client import _resource_replies as replies
 from ixc_client._async_calls import AsyncCalls
 from ixc_client._blob import Blob
 from ixc_client._enclosures import Enclosures

@@ -13,6 +13,7 @@ from google.rpc import status_pb2
 
 from ixc.v1 import events_pb2, generation_pb2, sampling_pb2
 from ixc_client._events import FinishReason
+from ixc_client._fake_sessions import Refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,7 @@ class FakeRun:
     cut: bool = False  # break_after and truncate_after work once
     deduplicated: bool = False
     turn: str = ""
+    lost: bool = False
 
     @property
     def text(self) -> str:
@@ -70,6 +72,14 @@ class FakeRun:
     def release(self) -> None:
         with self.changed:
             self.released = True
+            self.changed.notify_all()
+
+    def lose(self) -> None:
+        """As when its server is killed: its readers' connections break."""
+        with self.changed:
+            self.lost = True
+            if not self.turn:
+                self.discard()
             self.changed.notify_all()
 
     def events(
@@ -125,8 +135,10 @@ class FakeRun:
             if not self.reply.hold and not self.cancelled:
                 self.released = True
             self.changed.wait_for(
-                lambda: self.released or self.cancelled or not context.is_active()
+                lambda: self.released or self.cancelled or self.lost or not context.is_active()
             )
+            if self.lost:
+                raise Refusal("UNAVAILABLE", "", "Socket closed")
             return self.released or self.cancelled
 
     def _accepted(self, sequence: int) -> events_pb2.GenerationEvent:

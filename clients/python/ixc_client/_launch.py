@@ -75,6 +75,7 @@ class PrivateServer:
         flags: dict[str, Setting] = {
             "listen": self.address,
             "data_dir": self._path("data"),
+            "drain_notice_seconds": 0,  # no balancer sends anything here
             "drain_grace_seconds": 5,
             **self._settings,
         }
@@ -85,6 +86,7 @@ class PrivateServer:
                         *self.command,
                         self._model,
                         "--until-stdin-closes",
+                        f"--then-remove={self._folder}",  # should we be killed
                         *map(_flag, flags.items()),
                     ],
                     stdin=subprocess.PIPE,

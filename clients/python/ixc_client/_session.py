@@ -8,8 +8,8 @@ from typing import Self, Unpack
 
 from ixc.v1 import session_pb2, session_service_pb2
 from ixc_client import _methods as methods
-from ixc_client import _replies as replies
 from ixc_client import _requests as requests
+from ixc_client import _resource_replies as replies
 from ixc_client._answer import StreamState
 from ixc_client._calls import Calls
 from ixc_client._enclosures import Enclosures

@@ -12,9 +12,10 @@ from typing import Any, Self
 from ixc_client import _requests as requests
 from ixc_client._answer import StreamState
 from ixc_client._calls import Calls, ResponseStream
-from ixc_client._errors import IxcError, NotFound, TruncatedStream
+from ixc_client._errors import AnswerLost, IxcError, NotFound, TruncatedStream
 from ixc_client._events import Accepted, Answer, Delta, Event, PromptProcessed
 from ixc_client._methods import CANCEL_GENERATION
+from ixc_client._stop_button import StopButton, UploadStopped
 
 # How long leaving a stream early may wait for the server to be told.
 _CLOSE_SECONDS = 2.0
@@ -33,13 +34,14 @@ class AnswerStream(Iterator[Delta]):
     """
 
     def __init__(
-        self, calls: Calls, state: StreamState, prepare: Callable[[], None] | None = None
+        self, calls: Calls, state: StreamState, prepare: Callable[[StopButton], None] | None = None
     ) -> None:
         self._calls = calls
         self._state = state
         self._prepare = prepare  # uploads what is too large for the request
         self._responses: ResponseStream[Any] | None = None
-        self._cancel_wanted = False
+        self._stop = StopButton()
+        self._cancelled = ""  # the generation that was told so
         self._sent = False
 
     @property
@@ -83,16 +85,14 @@ class AnswerStream(Iterator[Delta]):
 
     def read(self) -> Answer:
         """Reads what is left and returns the answer."""
-        while self._next_event() is not None:
+        while self._next_event(is_shown=False) is not None:
             pass
         return self.answer
 
     def cancel(self) -> None:
         """The stop button; any thread may press it. The stream ends soon, with what there is."""
-        self._cancel_wanted = True  # for the reader, should the generation have no name yet
-        if self.generation and not self._state.finished:
-            self._cancel_wanted = False
-            self._tell_cancelled(None)
+        self._stop.press()  # for the reader, should the generation have no name yet
+        self._pass_cancel_on()
 
     def close(self) -> None:
         """Ends the stream. A generation that it began and that is not finished is cancelled."""
@@ -117,19 +117,21 @@ class AnswerStream(Iterator[Delta]):
     ) -> None:
         self.close()
 
-    def _next_event(self) -> Event | None:
+    def _next_event(self, *, is_shown: bool = True) -> Event | None:
         """The next event for the reader; None at the end."""
         if self._state.error is not None:
             raise self._state.error
         try:
             self._enclose()
-            while (event := self._state.pop()) is None and not self._state.finished:
-                self._state.take(self._receive().event)
-                if self._cancel_wanted and self.generation:
-                    self._cancel_wanted = False
-                    self._tell_cancelled(None)
-        except IxcError:
+            state = self._state
+            while (event := state.pop(is_shown=is_shown)) is None and not state.finished:
+                state.take(self._receive().event)
+                self._pass_cancel_on()
+        except IxcError as error:
             self._drop()
+            if isinstance(error, AnswerLost):  # nobody is going to read the new one
+                with contextlib.suppress(IxcError):
+                    self._tell_cancelled(_CLOSE_SECONDS)
             raise
         if event is None:
             self._finish_call()
@@ -140,7 +142,9 @@ class AnswerStream(Iterator[Delta]):
         if self._prepare is None:
             return
         try:
-            self._prepare()
+            self._prepare(self._stop)
+        except UploadStopped:
+            self._state.stop_unsent()
         except IxcError as error:
             self._state.error = error
             raise
@@ -171,6 +175,13 @@ class AnswerStream(Iterator[Delta]):
             method, request = self._state.next_call()
             self._responses = self._calls.stream(method, request, session=self._state.session)
         return self._responses
+
+    def _pass_cancel_on(self) -> None:
+        """Once to every generation of this request: a server that was restarted begins another."""
+        name = self.generation
+        if self._stop.is_pressed and name not in {"", self._cancelled} and not self._state.finished:
+            self._cancelled = name
+            self._tell_cancelled(None)
 
     def _tell_cancelled(self, seconds: float | None) -> None:
         with contextlib.suppress(NotFound):  # it ended in the meantime

@@ -21,8 +21,9 @@ from ixc_runtime.errors import (
 )
 from ixc_runtime.media.geometry import ImageInfo
 from ixc_runtime.media.pixels_folder import PixelsFolder
-from ixc_runtime.media.pool import CLIP_SETTINGS, MediaSettings, MediaWorkers, RenderedImage
+from ixc_runtime.media.pool import MediaWorkers, RenderedImage
 from ixc_runtime.media.video import VideoInfo
+from ixc_runtime.media.worker_settings import CLIP_SETTINGS, MediaSettings
 from ixc_runtime.prompt.layout import ImageSpan
 from ixc_runtime.request import Conversation, ImagePart, ImageSource, VideoPart, VideoSource
 

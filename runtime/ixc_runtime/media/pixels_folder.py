@@ -21,7 +21,7 @@ class PixelsFolder:
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
-        self._lock = lock
+        self._lock: int | None = lock
 
     @classmethod
     def create(cls, parent: Path | None = None) -> "PixelsFolder":
@@ -38,8 +38,11 @@ class PixelsFolder:
                 os.close(lock)
 
     def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+        """May be said again."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(lock)
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -9,15 +9,12 @@ Knows files, processes and time; never decodes anything itself.
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import msgspec
 
 from ixc_runtime.errors import (
     EngineFault,
@@ -29,7 +26,6 @@ from ixc_runtime.errors import (
 )
 from ixc_runtime.media.geometry import ImageInfo
 from ixc_runtime.media.jobs import (
-    HEADER_BYTES,
     ImageProbed,
     ImageRendered,
     Job,
@@ -41,67 +37,12 @@ from ixc_runtime.media.jobs import (
     RenderImage,
     RenderVideo,
     VideoProbed,
-    WorkerLimits,
-    body_length,
-    outcome_decoder,
-    to_frame,
 )
 from ixc_runtime.media.video import VideoInfo
+from ixc_runtime.media.worker_process import WorkerLostError, WorkerProcess
+from ixc_runtime.media.worker_settings import MediaSettings
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MediaSettings:
-    """What a worker may take, and how long others wait for it. As it stands, for pictures.
-
-    `memory_bytes` bounds address space, of which the interpreter takes some 50 MB. A picture
-    takes 4 to 9 bytes a pixel, a WEBP 16: of those, the largest 64 megapixels are decoded. A
-    worker is replaced after `jobs_per_worker` jobs, so that none sees many users' pictures.
-    """
-
-    kind: Literal["pictures", "clips"] = "pictures"
-    queue_limit: int = 64  # jobs waiting for a worker
-    queue_seconds: float = 30.0
-    probe_seconds: float = 5.0  # to look at a header
-    job_seconds: float = 5.0  # to decode
-    start_seconds: float = 30.0
-    max_pixels: int = 100_000_000  # of a picture, or of one frame
-    max_frames: int = 500_000  # in a clip
-    max_seconds: float = 7200.0  # a clip's length
-    max_fps: int = 1000
-    memory_bytes: int = 1 << 30
-    output_bytes: int = 256 << 20
-    jobs_per_worker: int = 512
-
-    @property
-    def worker_limits(self) -> WorkerLimits:
-        return WorkerLimits(
-            kind=self.kind,
-            max_pixels=self.max_pixels,
-            max_frames=self.max_frames,
-            max_seconds=self.max_seconds,
-            max_fps=self.max_fps,
-            memory_bytes=self.memory_bytes,
-            file_bytes=self.output_bytes,
-            job_seconds=self.job_seconds,
-        )
-
-    def seconds_for(self, job: Job) -> float:
-        is_probe = isinstance(job, ProbeImage | ProbeVideo)
-        return min(self.probe_seconds, self.job_seconds) if is_probe else self.job_seconds
-
-
-# decord takes 180 MB of address space before it has seen anything; 64 frames of a clip of the
-# largest size take 960 MB, strip included. On one processor of a small machine 32 frames out of an
-# hour at 640 x 272 took 1.5 s, and out of eleven minutes at 1280 x 720, 5.4 s. What hangs or has
-# no index is found out by `probe_seconds`.
-CLIP_SETTINGS = MediaSettings(
-    kind="clips",
-    queue_limit=16,
-    queue_seconds=60.0,
-    job_seconds=30.0,
-    max_pixels=4096 * 2304,
-    memory_bytes=1 << 30,
-)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,73 +52,6 @@ class RenderedImage:
     path: Path
     width: int
     height: int
-
-
-class _WorkerLostError(Exception):
-    """The process ended, or said something that is not an answer."""
-
-
-class _Worker:
-    """One process and its two pipes."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process = process
-        self._jobs = process.stdin
-        self._outcomes = process.stdout
-        self.num_jobs = 0
-
-    @classmethod
-    async def spawn(cls) -> "_Worker":
-        # The same modules as here, and nothing else of our environment: no secret to leak.
-        environment = {
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "LC_ALL": "C.UTF-8",
-            # decord appends to this one on loading, and loads NumPy, whose algebra would reserve
-            # memory for as many threads as there are processors.
-            "PATH": "",
-            "OPENBLAS_NUM_THREADS": "1",
-        }
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-s", "-m", "ixc_runtime.media.worker"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=environment,
-            cwd="/",
-            start_new_session=True,  # an interrupt at the terminal is for the server to handle
-        )
-        return cls(process)
-
-    @property
-    def process_id(self) -> int:
-        return self._process.pid
-
-    @property
-    def is_running(self) -> bool:
-        return self._process.returncode is None
-
-    async def ask(self, message: WorkerLimits | Job) -> Outcome:
-        try:
-            self._jobs.write(to_frame(message))
-            await self._jobs.drain()
-            header = await self._outcomes.readexactly(HEADER_BYTES)
-            body = await self._outcomes.readexactly(body_length(header))
-            return outcome_decoder.decode(body)
-        except (OSError, asyncio.IncompleteReadError, ValueError, msgspec.MsgspecError) as error:
-            raise _WorkerLostError from error
-
-    def kill(self) -> None:
-        """At once and safe to repeat; `gone` waits for the end."""
-        if self.is_running:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-
-    async def gone(self) -> None:
-        self.kill()
-        self._jobs.close()
-        await self._process.wait()
 
 
 class MediaWorkers:
@@ -190,8 +64,8 @@ class MediaWorkers:
     def __init__(self, *, num_workers: int = 2, settings: MediaSettings | None = None) -> None:
         self._num_workers = num_workers
         self._settings = settings or MediaSettings()
-        self._idle: asyncio.Queue[_Worker | None] = asyncio.Queue()
-        self._workers: set[_Worker] = set()
+        self._idle: asyncio.Queue[WorkerProcess | None] = asyncio.Queue()
+        self._workers: set[WorkerProcess] = set()
         self._replacements: set[asyncio.Task[None]] = set()
         self._num_waiting = 0
         self._closing = asyncio.Event()
@@ -317,7 +191,7 @@ class MediaWorkers:
             raise MediaUndecodable(
                 f"the {_noun(job)} took longer than {seconds:g} s to decode", limitSeconds=seconds
             ) from None
-        except _WorkerLostError:
+        except WorkerLostError:
             self._replace(worker)
             if self._closing.is_set():
                 raise ServerDraining("the media workers are being stopped") from None
@@ -333,7 +207,7 @@ class MediaWorkers:
             self._idle.put_nowait(worker)
         return outcome
 
-    async def _acquire(self) -> _Worker:
+    async def _acquire(self) -> WorkerProcess:
         """An idle worker that is alive, in the order of asking."""
         if self._num_waiting >= self._settings.queue_limit:
             raise QueueFull(
@@ -362,20 +236,20 @@ class MediaWorkers:
 
     async def _add_worker(self) -> None:
         """Spawn one, wait for its greeting, and let it have jobs."""
-        worker = await _Worker.spawn()
+        worker = await WorkerProcess.spawn()
         self._workers.add(worker)
         try:
             async with asyncio.timeout(self._settings.start_seconds):
                 greeting = await worker.ask(self._settings.worker_limits)
             if not isinstance(greeting, Ready):
-                raise _WorkerLostError
+                raise WorkerLostError
         except BaseException:
             self._workers.discard(worker)
             await worker.gone()
             raise
         self._idle.put_nowait(worker)
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: WorkerProcess) -> None:
         """Kill now; the rest happens beside the caller, who may be cancelled."""
         worker.kill()
         self._workers.discard(worker)
@@ -383,14 +257,16 @@ class MediaWorkers:
         self._replacements.add(task)
         task.add_done_callback(self._replacements.discard)
 
-    async def _restart(self, worker: _Worker) -> None:
+    async def _restart(self, worker: WorkerProcess) -> None:
         await worker.gone()
         pause_seconds = 0.1
         while not self._closing.is_set():
             try:
                 return await self._add_worker()
-            except (OSError, TimeoutError, _WorkerLostError):
-                # No memory or no processes left on this machine: keep asking, ever less often.
+            except Exception as error:
+                # No memory or no processes left on this machine, or whatever else: without its
+                # workers a server is of no use, so keep asking, ever less often.
+                _log.warning("a media worker does not start: %s", type(error).__name__)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), pause_seconds)
                 pause_seconds = min(pause_seconds * 2, 5.0)

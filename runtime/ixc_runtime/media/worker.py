@@ -12,6 +12,7 @@ that do nothing else: those that decode pictures never load it.
 
 import os
 import resource
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -183,6 +184,8 @@ def _read_frame(stream: BinaryIO) -> bytes | None:
 
 
 def main() -> None:
+    # A supervisor may tell every process of a service to stop; the front end decides when we do.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     jobs = os.fdopen(os.dup(0), "rb")
     outcomes = os.fdopen(os.dup(1), "wb")
     # A decoder that prints must not write into the frames.

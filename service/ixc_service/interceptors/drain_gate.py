@@ -16,6 +16,13 @@ _REFUSED = {
     "/ixc.v1.SessionService/DeleteSession",
     "/ixc.v1.MediaService/UploadMedia",
     "/ixc.v1.MediaService/DeleteMedia",
+    "/ixc.v1.WeightsService/MergeLora",
+    "/ixc.v1.WeightsService/Quantize",
+    "/ixc.v1.WeightsService/LoadModel",
+    "/ixc.v1.WeightsService/UnloadModel",
+    "/ixc.v1.WeightsService/LoadAdapter",
+    "/ixc.v1.WeightsService/UnloadAdapter",
+    "/ixc.v1.OperationService/DeleteOperation",
 }
 
 

@@ -12,10 +12,11 @@ from ixc_runtime.errors import MediaTypeUnsupported, MediaUndecodable, RuntimeFa
 from ixc_runtime.media import clip as clip_module
 from ixc_runtime.media.clip import ClipReader
 from ixc_runtime.media.jobs import JobFailed, Outcome, ProbeVideo, RenderVideo, VideoProbed
-from ixc_runtime.media.pool import CLIP_SETTINGS, MediaSettings, MediaWorkers
+from ixc_runtime.media.pool import MediaWorkers
 from ixc_runtime.media.strip import draw_strip, transform_strip
 from ixc_runtime.media.video import VideoInfo, plan_strip, sample_frames
 from ixc_runtime.media.worker import run_job
+from ixc_runtime.media.worker_settings import CLIP_SETTINGS, MediaSettings
 from tests.fakes.clips import made_clip, real_clip, without_frames, without_time
 from tests.unit.runtime.test_media_workers import exists, file_of, hanging
 

@@ -37,9 +37,10 @@ from ixc_runtime.media.jobs import (
     RenderImage,
     to_frame,
 )
-from ixc_runtime.media.pool import MediaSettings, MediaWorkers
+from ixc_runtime.media.pool import MediaWorkers
 from ixc_runtime.media.transform import transform_image
 from ixc_runtime.media.worker import run_job
+from ixc_runtime.media.worker_settings import MediaSettings
 
 
 @contextlib.asynccontextmanager
@@ -308,6 +309,45 @@ async def test_an_idle_worker_that_dies(tmp_path):
         await until(lambda: workers.num_ready == 0)
         assert not exists(first)
         assert (await workers.probe(path)).width == 90
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_workers_that_cannot_start_for_a_while(tmp_path, monkeypatch, caplog, new_loop):
+    """They are tried again until they do, whichever way the loop puts it that one died at once."""
+    path, out_of_order = file_of(tmp_path, encoded("PNG")), tmp_path / "out of order"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import os\nif os.path.exists({str(out_of_order)!r}):\n    os._exit(1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def num_failures() -> int:
+        return sum("does not start" in record.message for record in caplog.records)
+
+    async def scenario() -> None:
+        async with running() as workers:
+            out_of_order.touch()
+            os.kill(workers.process_ids[0], signal.SIGKILL)
+            await until(lambda: workers.num_ready == 0)
+            job = asyncio.create_task(workers.probe(path))
+            await until(lambda: num_failures() >= 3)
+            out_of_order.unlink()
+            assert (await job).width == 90
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(scenario())
+
+
+async def test_a_worker_that_dies_just_before_it_is_killed(tmp_path, caplog):
+    """Its end is noticed once and by the event loop, which has nothing to complain of."""
+    path = file_of(tmp_path, encoded("PNG"))
+    async with running() as workers:
+        for _ in range(5):
+            (first,) = workers.process_ids
+            os.kill(first, signal.SIGKILL)
+            with contextlib.suppress(MediaUndecodable):  # it may be asked before its end is known
+                await workers.probe(path)
+            assert (await workers.probe(path)).width == 90
+    assert "nknown child" not in caplog.text
 
 
 async def test_a_caller_that_gives_up(tmp_path):
