@@ -7,8 +7,9 @@ await engine.close()
 """
 
 from ixc_runtime import errors
-from ixc_runtime.engine import Engine, PromptCount
-from ixc_runtime.engine_process.messages import EngineConfig
+from ixc_runtime.admission import PromptCount
+from ixc_runtime.engine import Engine
+from ixc_runtime.engine_process.messages import EngineConfig, Loading, LoadingStage
 from ixc_runtime.generation import Generation
 from ixc_runtime.media.desk import MediaLimits
 from ixc_runtime.media.formats import SNIFFED_BYTES, sniff_image_format, sniff_video_format
@@ -16,7 +17,9 @@ from ixc_runtime.media.geometry import ImageInfo
 from ixc_runtime.media.price import MediaPrice
 from ixc_runtime.media.video import MAX_FRAMES as MAX_VIDEO_FRAMES
 from ixc_runtime.media.video import VideoInfo
-from ixc_runtime.model_info import EngineLoad, MemoryPlan, ModelInfo
+from ixc_runtime.model_folder import ModelFolder, free_host_bytes
+from ixc_runtime.model_folder import look_at as look_at_model_folder
+from ixc_runtime.model_info import AdapterInfo, EngineLoad, MemoryPlan, ModelInfo
 from ixc_runtime.prompt.meta_instruction import META_INSTRUCTION
 from ixc_runtime.request import (
     BASE_ADAPTER,
@@ -55,6 +58,7 @@ __all__ = [
     "META_INSTRUCTION",
     "SNIFFED_BYTES",
     "Accepted",
+    "AdapterInfo",
     "Completed",
     "Conversation",
     "Engine",
@@ -67,10 +71,13 @@ __all__ = [
     "ImageInfo",
     "ImagePart",
     "ImageSource",
+    "Loading",
+    "LoadingStage",
     "MediaLimits",
     "MediaPrice",
     "MemoryPlan",
     "Message",
+    "ModelFolder",
     "ModelInfo",
     "OutputOptions",
     "Part",
@@ -91,6 +98,8 @@ __all__ = [
     "VideoPart",
     "VideoSource",
     "errors",
+    "free_host_bytes",
+    "look_at_model_folder",
     "merged_sampling",
     "sampling_violations",
     "sniff_image_format",

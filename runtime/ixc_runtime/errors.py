@@ -11,17 +11,29 @@ RuntimeFault
 │   ├── ContextOverflow       longer than the model's context
 │   └── KvCacheFull           at start: the memory given holds no useful context
 ├── NotOffered                this model or build does not have it
-│   └── AdapterUnavailable    the checkpoint carries no such adapter
+│   └── AdapterUnavailable    neither the checkpoint's nor a loaded adapter has that name
+├── AdapterIdTaken            another adapter is loaded under that name
 ├── Overloaded                sound and small enough, but not now
-│   └── QueueFull
+│   ├── QueueFull
+│   └── MemoryLow             no room for another model or adapter beside what is loaded
 ├── Lost                      the work was under way and is gone; it may be sent again
 │   ├── EngineLost            the engine process ended
 │   ├── ServerDraining        the process is about to stop
 │   └── QueueTimeout          it waited longer than the caller allowed
+├── JobFault                  long work on weights that comes to nothing
+│   ├── ModelIdTaken          the models root has something of that name
+│   ├── AlreadyQuantized      the source's weights are integers
+│   ├── DiskSpaceLow          the output would not fit
+│   ├── DiskFault             the disk refused
+│   ├── QualityTooLow         beyond a threshold of the caller's
+│   ├── WorkerLost            the process that did the work died, again
+│   └── JobCancelled          somebody stopped it
 ├── EngineFault               our own bug, met while serving one request
 └── CheckpointError           a model folder that cannot be served
     ├── CheckpointMissing     no such folder, or no such file in it
+    │   └── AdapterMissing    no such user's adapter
     ├── CheckpointInvalid     a file breaks its format's rules, or ours
+    │   └── AdapterInvalid    a user's adapter does not fit the model it is for
     └── CheckpointUnsupported another architecture, dtype or quantisation
 
 Every fault carries a `reason` (the contract's ErrorReason without its prefix) and `metadata`
@@ -97,12 +109,28 @@ class AdapterUnavailable(NotOffered):
     reason = "ADAPTER_UNAVAILABLE"
 
 
+class AdapterIdTaken(RuntimeFault):
+    reason = "ADAPTER_ID_TAKEN"
+
+
 class Overloaded(RuntimeFault):
     reason = "QUEUE_FULL"
 
 
 class QueueFull(Overloaded):
+    """`retry_after_seconds` is when it may go better, where that can be told."""
+
     reason = "QUEUE_FULL"
+
+    def __init__(
+        self, message: str, *, retry_after_seconds: float | None = None, **metadata: object
+    ) -> None:
+        super().__init__(message, **metadata)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class MemoryLow(Overloaded):
+    reason = "MEMORY_LOW"
 
 
 class Lost(RuntimeFault):
@@ -121,6 +149,38 @@ class QueueTimeout(Lost):
     reason = "QUEUE_TIMEOUT"
 
 
+class JobFault(RuntimeFault):
+    reason = "WORKER_LOST"
+
+
+class ModelIdTaken(JobFault):
+    reason = "MODEL_ID_TAKEN"
+
+
+class AlreadyQuantized(JobFault):
+    reason = "ALREADY_QUANTIZED"
+
+
+class DiskSpaceLow(JobFault):
+    reason = "DISK_SPACE_LOW"
+
+
+class DiskFault(JobFault):
+    reason = "STORE_UNAVAILABLE"
+
+
+class QualityTooLow(JobFault):
+    reason = "QUALITY_TOO_LOW"
+
+
+class WorkerLost(JobFault):
+    reason = "WORKER_LOST"
+
+
+class JobCancelled(JobFault):
+    reason = "OPERATION_CANCELLED"
+
+
 class EngineFault(RuntimeFault):
     reason = "ENGINE_FAULT"
 
@@ -133,8 +193,16 @@ class CheckpointMissing(CheckpointError):
     reason = "MODEL_NOT_FOUND"
 
 
+class AdapterMissing(CheckpointMissing):
+    reason = "ADAPTER_NOT_FOUND"
+
+
 class CheckpointInvalid(CheckpointError):
     reason = "WEIGHTS_CORRUPT"
+
+
+class AdapterInvalid(CheckpointInvalid):
+    reason = "ADAPTER_INVALID"
 
 
 class CheckpointUnsupported(CheckpointError):

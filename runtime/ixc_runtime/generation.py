@@ -11,23 +11,22 @@ Knows text and stop strings, which the engine does not; knows nothing of session
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
+from ixc_runtime.admission import Admission
 from ixc_runtime.engine_process.messages import (
     Cancel,
     Failed,
     Finished,
     PromptDone,
     Started,
-    Submit,
     Token,
     Update,
 )
 from ixc_runtime.errors import QueueTimeout, fault_from_reason
 from ixc_runtime.mailbox import Mailbox
 from ixc_runtime.prompt.decoding import OutputText
-from ixc_runtime.prompt.layout import PromptLayout
 from ixc_runtime.prompt.tokenizer import Tokenizer
 from ixc_runtime.request import (
     Accepted,
@@ -46,20 +45,6 @@ from ixc_runtime.request import (
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
-    """A priced request: what is sent to the engine, and what the front end needs to remember.
-
-    `is_context_bound`: the answer may be cut by the context's end rather than by the caller.
-    """
-
-    submit: Submit
-    layout: PromptLayout
-    usage: PromptUsage
-    queue_position: int
-    is_context_bound: bool
-
-
 class GenerationHost(Protocol):
     """What a generation needs of the engine's front end."""
 
@@ -68,8 +53,8 @@ class GenerationHost(Protocol):
     async def admit(self, generation_id: str, request: GenerationRequest) -> Admission:
         """Lay the prompt out and price it; raises the fault that refuses it."""
 
-    def submit(self, admission: Admission, mailbox: Mailbox[Update]) -> None:
-        """Send it; its updates come to the mailbox."""
+    def submit(self, admission: Admission, mailbox: Mailbox[Update]) -> int:
+        """Send it; its updates come to the mailbox. Returns its place in the queue."""
 
     def withdraw(self, generation_id: str, reason: FinishReason | None) -> None:
         """Forget the mailbox; with a reason, stop the sequence first."""
@@ -119,14 +104,14 @@ class Generation:
             yield accepted
             yield completed
             return
-        self._host.submit(admission, self._mailbox)
+        queue_position = self._host.submit(admission, self._mailbox)
         self._is_submitted = True
         timers = self._start_timers(began)
         is_over = False
         try:
             yield Accepted(
                 usage=admission.usage,
-                queue_position=admission.queue_position,
+                queue_position=queue_position,
                 sampling=admission.submit.sampling,
             )
             transcript = _Transcript(self._request, admission, self._host.tokenizer, began)

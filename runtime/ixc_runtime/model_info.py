@@ -8,6 +8,15 @@ import msgspec
 from ixc_runtime.request import SamplingParams
 
 
+class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A user's adapter that is resident beside the model's own."""
+
+    name: str
+    digest: str  # SHA-256 over its settings and tensors, hex
+    rank: int  # the largest, where linears differ
+    num_bytes: int
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The model as users see it. Ids are of its own vocabulary; sizes in tokens and pixels."""
 
@@ -19,7 +28,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     native_context_limit: int  # what the model was trained for
     vocab_size: int
     num_layers: int
-    adapters: tuple[str, ...]  # always "base", then what the checkpoint carries
+    adapters: tuple[str, ...]  # always "base", then the checkpoint's, then the users'
     tile_size: int | None  # pixels; None: no tower, no pictures
     hd_num_single: int
     hd_num_several: int
@@ -30,6 +39,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     system_instruction: str | None  # what the model's makers suggest; never used unasked
     dtype: str
     quantization: str | None
+    user_adapters: tuple[AdapterInfo, ...] = ()  # those that came at run time
 
 
 class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -140,7 +140,8 @@ class GenerationRequest:
     """One answer to be generated.
 
     `scope` separates tenants: cached pages are shared only among requests of equal scope.
-    `queue_timeout_seconds` None waits as long as the queue's own bound allows.
+    `queue_timeout_seconds` None waits as long as the queue's own bound allows. What is not expected
+    to leave the queue within it, or within `start_within_seconds`, is refused at once.
     """
 
     prompt: Prompt
@@ -149,6 +150,7 @@ class GenerationRequest:
     output: OutputOptions = field(default_factory=OutputOptions)
     scope: str = ""
     queue_timeout_seconds: float | None = None
+    start_within_seconds: float | None = None
     generation_timeout_seconds: float | None = None
 
 

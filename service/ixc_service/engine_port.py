@@ -1,9 +1,11 @@
 """What the service asks of an engine: `ixc_runtime.Engine` has it, and so has the tests' fake."""
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Protocol
 
 from ixc_runtime import (
+    AdapterInfo,
     EngineLoad,
     FinishReason,
     GenerationRequest,
@@ -35,8 +37,12 @@ class GenerationPort(Protocol):
 
 
 class EnginePort(Protocol):
-    info: ModelInfo
     plan: MemoryPlan
+
+    @property
+    def info(self) -> ModelInfo:
+        """Its adapters change as users' come and go."""
+        ...
 
     @property
     def is_alive(self) -> bool: ...
@@ -63,5 +69,13 @@ class EnginePort(Protocol):
     def tokenize(self, text: str) -> list[int]: ...
 
     def detokenize(self, token_ids: list[int]) -> str: ...
+
+    async def load_adapter(self, name: str, folder: Path) -> AdapterInfo:
+        """Takes a user's adapter, to be asked for by this name."""
+        ...
+
+    def unload_adapter(self, name: str, *, seconds: float) -> None:
+        """Takes nothing new for it; those who use it have so long to end."""
+        ...
 
     async def close(self) -> None: ...

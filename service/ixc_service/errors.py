@@ -4,18 +4,23 @@ RuntimeFault (ixc_runtime.errors)
 └── ServiceFault
     ├── RequestInvalid        one or more fields break a rule; carries every violation
     ├── NotFound              SessionNotFound, SessionExpired, TurnNotFound, GenerationNotFound,
-    │                         ModelNotFound, MediaNotFound, UploadNotFound
+    │                         ModelNotFound, MediaNotFound, UploadNotFound, AdapterNotFound,
+    │                         OperationNotFound
     ├── AlreadyExists         SessionIdTaken, RequestIdReused, UploadIdReused
     ├── SessionWeightsChanged the session was begun with other weights
+    ├── ModelNotLoaded        the model is there, but not served
+    ├── ModelInUse            the default model was to go, or a served one to be replaced
     ├── MediaNotReady         an uploaded object is still being looked at
     ├── MediaInUse            a session refers to the object that was to go
-    ├── Conflict              SessionBusy, TurnConflict, EtagMismatch, UploadConflict
+    ├── Conflict              SessionBusy, TurnConflict, EtagMismatch, UploadConflict,
+    │                         OperationConflict
     ├── UploadOffsetMismatch  a chunk does not begin where its upload stands
     ├── UploadDigestMismatch  what arrived is not what was announced
     ├── SlowConsumer          a reader took nothing for too long
     ├── EventLogCompacted     the cursor is older than what the log still holds
     ├── SessionQuota          as many sessions as may be exist
     ├── MediaQuota            the caller has as many media as may be, or as large ones
+    ├── OperationRunning      an operation that is not done was to be deleted
     └── StoreUnavailable      the disk or the database refuses
 
 `status.py` alone knows their status codes.
@@ -101,6 +106,16 @@ class UploadNotFound(NotFound):
     kind = "upload"
 
 
+class AdapterNotFound(NotFound):
+    reason = "ADAPTER_NOT_FOUND"
+    kind = "adapter"
+
+
+class OperationNotFound(NotFound):
+    reason = "OPERATION_NOT_FOUND"
+    kind = "operation"
+
+
 class AlreadyExists(ServiceFault):
     reason = "SESSION_ID_TAKEN"
 
@@ -119,6 +134,14 @@ class UploadIdReused(AlreadyExists):
 
 class SessionWeightsChanged(ServiceFault):
     reason = "SESSION_WEIGHTS_CHANGED"
+
+
+class ModelNotLoaded(ServiceFault):
+    reason = "MODEL_NOT_LOADED"
+
+
+class ModelInUse(ServiceFault):
+    reason = "MODEL_IN_USE"
 
 
 class MediaNotReady(ServiceFault):
@@ -149,6 +172,10 @@ class UploadConflict(Conflict):
     reason = "UPLOAD_CONFLICT"
 
 
+class OperationConflict(Conflict):
+    reason = "OPERATION_CONFLICT"
+
+
 class UploadOffsetMismatch(ServiceFault):
     reason = "UPLOAD_OFFSET_MISMATCH"
 
@@ -171,6 +198,10 @@ class SessionQuota(ServiceFault):
 
 class MediaQuota(ServiceFault):
     reason = "MEDIA_QUOTA"
+
+
+class OperationRunning(ServiceFault):
+    reason = "OPERATION_RUNNING"
 
 
 class StoreUnavailable(ServiceFault):

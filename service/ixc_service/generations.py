@@ -16,14 +16,13 @@ from ixc_runtime import (
     Accepted,
     Completed,
     FinishReason,
-    GenerationRequest,
     PromptUsage,
     TextDelta,
     Timings,
     Usage,
 )
 from ixc_runtime.errors import EngineFault, ServerDraining
-from ixc_service.engine_port import EnginePort
+from ixc_service.engine_port import GenerationPort
 from ixc_service.errors import GenerationNotFound, RequestIdReused
 from ixc_service.event_log import CommittedTurn, EventLog, Failed, Finished
 from ixc_service.identifiers import generation_name, new_id
@@ -46,8 +45,8 @@ _log = logging.getLogger(__name__)
 class Job(Protocol):
     """The parts of a run that depend on who asked."""
 
-    async def prepare(self) -> GenerationRequest:
-        """Waits for its turn and makes the engine's request; raises the fault that refuses it."""
+    async def prepare(self) -> GenerationPort:
+        """Waits for its turn and asks its model's engine; raises the fault that refuses it."""
         ...
 
     async def finish(self, completed: Completed) -> CommittedTurn | None:
@@ -68,14 +67,12 @@ class _Earlier:
 class Generations:
     def __init__(
         self,
-        engine: EnginePort,
         *,
         clock: Clock,
         limits: Limits,
         faults: FaultDesk,
         retained_bytes: int,
     ) -> None:
-        self._engine = engine
         self._clock = clock
         self._limits = limits
         self._faults = faults
@@ -164,10 +161,9 @@ class Generations:
         self._log_end(run)
 
     async def _run_job(self, run: Run, job: Job) -> Finished:
-        request = await self._prepared(run, job)
-        if request is None:
+        generation = await self._prepared(run, job)
+        if generation is None:
             return self._unstarted(run)
-        generation = self._engine.generate(request)
         run.stop_by(generation.cancel)
         completed: Completed | None = None
         async for update in generation:
@@ -183,8 +179,8 @@ class Generations:
             return self._unstarted(run)
         return Finished(completed=completed, turn=await job.finish(completed))
 
-    async def _prepared(self, run: Run, job: Job) -> GenerationRequest | None:
-        """The engine's request; None if the run was cancelled before there was one."""
+    async def _prepared(self, run: Run, job: Job) -> GenerationPort | None:
+        """The engine's answer to come; None if the run was cancelled before it was asked for."""
         preparing = asyncio.ensure_future(job.prepare())
 
         def stop(_: FinishReason) -> None:
@@ -192,12 +188,12 @@ class Generations:
 
         run.stop_by(stop)
         try:
-            request = await preparing
+            generation = await preparing
         except asyncio.CancelledError:
             if run.cancel_reason is None:
                 raise
             return None
-        return None if run.cancel_reason else request
+        return None if run.cancel_reason else generation
 
     def _unstarted(self, run: Run) -> Finished:
         """Cancelled before it was priced: a normal end all the same."""
@@ -251,10 +247,18 @@ class Generations:
         for run in self._runs.values():
             run.log.wake_readers()
 
-    async def finish_all(self, seconds: float) -> None:
-        """Lets running generations end; those still there after `seconds` fail."""
+    async def finish_all(self, seconds: float, hurry: asyncio.Event) -> None:
+        """Lets running generations end; those still there after `seconds`, or as soon as there is
+        a hurry, fail.
+        """
         if self._tasks:
-            await asyncio.wait(tuple(self._tasks.values()), timeout=seconds)
+            ended = asyncio.ensure_future(asyncio.wait(tuple(self._tasks.values())))
+            hurried = asyncio.ensure_future(hurry.wait())
+            await asyncio.wait(
+                {ended, hurried}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            ended.cancel()
+            hurried.cancel()
         for task in (late := tuple(self._tasks.values())):
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)

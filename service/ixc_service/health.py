@@ -3,8 +3,9 @@
 
 ""            the process takes calls at all
 liveness      the process runs; never NOT_SERVING, for restarting would help nobody
-readiness     new work would be accepted
-ixc.v1.…      as readiness if the service needs the engine, as "" if it does not
+readiness     new work would be accepted: the default model's engine is up
+ixc.v1.…      as readiness if the service needs an engine, as "" if it does not
+models/…      the same of one model that is loaded; unknown once it is not
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthServicer
 
 from ixc_service.log_events import emit
+from ixc_service.models import Models
 from ixc_service.streams import Context
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -28,27 +30,28 @@ _WHILE_OPEN = (
     "ixc.v1.MediaService",
     "ixc.v1.TokenService",
     "ixc.v1.ModelService",
+    "ixc.v1.WeightsService",
+    "ixc.v1.OperationService",
 )
 _WITH_ENGINE = ("readiness", "ixc.v1.GenerationService", "ixc.v1.ChatService")
 _log = logging.getLogger(__name__)
 
 
 class Health(HealthServicer):
-    def __init__(self) -> None:
+    def __init__(self, models: Models) -> None:
+        self._models = models
         self._is_open = True
-        self._engine_is_alive = True
         self._is_stopped = False
         self._changed = asyncio.Event()
+        models.on_change(self._publish)
 
     # ---- what others tell it
 
-    def engine_changed(self, is_alive: bool) -> None:
-        self._engine_is_alive = is_alive
-        self._publish("the engine is back" if is_alive else "the engine is down")
-
     def drain(self) -> None:
-        self._is_open = False
-        self._publish("the server drains")
+        """From now on; may be said again."""
+        if self._is_open:
+            self._is_open = False
+            self._publish("the server drains")
 
     def end_watches(self) -> None:
         """Lets every Watch end, for the server waits for open streams before it stops."""
@@ -68,7 +71,9 @@ class Health(HealthServicer):
         if service in _WHILE_OPEN:
             return self._is_open
         if service in _WITH_ENGINE:
-            return self._is_open and self._engine_is_alive
+            return self._is_open and self._models.default.engine.is_alive
+        if (is_alive := self._models.liveness.get(service)) is not None:
+            return self._is_open and is_alive
         return None
 
     def _response(self, service: str) -> health_pb2.HealthCheckResponse:
@@ -87,7 +92,7 @@ class Health(HealthServicer):
     async def List(
         self, request: health_pb2.HealthListRequest, context: Context
     ) -> health_pb2.HealthListResponse:
-        services = (*_ALWAYS, *_WHILE_OPEN, *_WITH_ENGINE)
+        services = (*_ALWAYS, *_WHILE_OPEN, *_WITH_ENGINE, *self._models.liveness)
         return health_pb2.HealthListResponse(
             statuses={service: self._response(service) for service in services}
         )

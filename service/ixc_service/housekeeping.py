@@ -13,6 +13,7 @@ from ixc_service.log_events import emit
 from ixc_service.media_library import MediaLibrary
 from ixc_service.media_store import MediaStore
 from ixc_service.moments import Clock
+from ixc_service.operations.queue import Operations
 from ixc_service.status import FaultDesk
 from ixc_service.store import MediaRecords, SessionStore
 from ixc_service.uploads import Uploads
@@ -31,6 +32,7 @@ class Housekeeping:
         media: MediaStore,
         library: MediaLibrary,
         uploads: Uploads,
+        operations: Operations,
         clock: Clock,
         faults: FaultDesk,
         media_ttl_seconds: float,
@@ -41,6 +43,7 @@ class Housekeeping:
         self._media = media
         self._library = library
         self._uploads = uploads
+        self._operations = operations
         self._clock = clock
         self._faults = faults
         self._media_ttl_seconds = media_ttl_seconds
@@ -52,6 +55,7 @@ class Housekeeping:
             "sessions": await self._store.expire(now),
             "media": await self._records.expire(now),
             "uploads": await self._uploads.expire(),
+            "operations": await self._operations.expire(),
         }
         # What is in use is read last: files are shared by sessions and objects.
         in_use = await self._store.media_in_use()

@@ -1,5 +1,5 @@
 """Ids and resource names: `sessions/{id}`, `sessions/{id}/turns/{index}`, `generations/{id}`,
-`media/{sha256}`.
+`media/{sha256}`, `operations/{id}`.
 
 Ids that the server makes are 48 bits of milliseconds followed by 80 random bits, in base 32: they
 sort by time and cannot be guessed. Knows nothing of what the names refer to.
@@ -40,10 +40,24 @@ def model_name(model_id: str) -> str:
     return f"models/{model_id}"
 
 
+def model_id_of(name: str) -> str | None:
+    """The id in `models/{id}`, whatever it is: one served from a folder is called as that is."""
+    prefix, slash, model_id = name.partition("/")
+    return model_id if slash and prefix == "models" and model_id else None
+
+
+def adapter_name(adapter_id: str) -> str:
+    return f"adapters/{adapter_id}"
+
+
 def id_of(name: str, collection: str) -> str | None:
     """The id in `{collection}/{id}`; None when the name is not of that form."""
     prefix, slash, identifier = name.partition("/")
     return identifier if slash and prefix == collection and is_id(identifier) else None
+
+
+def operation_name(operation_id: str) -> str:
+    return f"operations/{operation_id}"
 
 
 def media_name(digest: str) -> str:

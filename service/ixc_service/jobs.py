@@ -1,9 +1,10 @@
 """What Generate and Chat do around the engine: a prompt before it, a committed turn after it.
 
-    GenerateJob   media ready ─► request
-    ChatJob       seat ─► history ─► checks ─► media ready ─► request … answer ─► commit
+    GenerateJob   media ready ─► generation
+    ChatJob       seat ─► history ─► model, checks ─► media ready ─► generation … answer ─► commit
 
-Media are ready when the inline ones are on disk and the named ones are known to be usable.
+A job holds its model from before it asks the engine until after the answer is kept. Media are ready
+when the inline ones are on disk and the named ones are known to be usable.
 
 Knows the store and the seats; knows no protobuf and no streams.
 """
@@ -33,12 +34,14 @@ from ixc_runtime import (
     VideoPart,
     merged_sampling,
 )
-from ixc_service.errors import RequestInvalid, SessionWeightsChanged, TurnConflict, Violation
+from ixc_service.engine_port import GenerationPort
+from ixc_service.errors import NotFound, RequestInvalid, TurnConflict, Violation
 from ixc_service.event_log import CommittedTurn
 from ixc_service.identifiers import session_name
 from ixc_service.limits import Limits
 from ixc_service.media_library import Attachments, MediaLibrary
 from ixc_service.media_store import MediaStore
+from ixc_service.models import Models, ServedModel
 from ixc_service.moments import Clock
 from ixc_service.run import Run
 from ixc_service.seats import BusyPolicy, Seats
@@ -70,19 +73,33 @@ def within_limits(asked: SamplingParams, model: SamplingParams, limits: Limits) 
 
 class GenerateJob:
     def __init__(
-        self, owner: str, request: GenerationRequest, attachments: Attachments, desk: "Desk"
+        self,
+        owner: str,
+        model: ServedModel,
+        request: GenerationRequest,
+        attachments: Attachments,
+        desk: "Desk",
+        *,
+        start_by: float | None = None,
     ) -> None:
+        """`start_by`, of the monotonic clock: it is of no use to anyone if it starts later."""
         self._owner = owner
         self._request = request
         self._attachments = attachments
         self._desk = desk
+        self._start_by = start_by
         self._pins = contextlib.ExitStack()
+        self._engine = self._pins.enter_context(model.held())
 
-    async def prepare(self) -> GenerationRequest:
+    async def prepare(self) -> GenerationPort:
         attachments, desk = self._attachments, self._desk
         self._pins.enter_context(desk.media.pinned(self._owner, attachments.digests))
         await desk.media_library.take(self._owner, attachments)
-        return self._request
+        return self._engine.generate(
+            dataclasses.replace(
+                self._request, start_within_seconds=_left(self._start_by, desk.clock)
+            )
+        )
 
     async def finish(self, completed: Completed) -> None:
         return None
@@ -108,6 +125,7 @@ class ChatOrder:
     keeps_partial: bool
     queue_timeout_seconds: float
     generation_timeout_seconds: float
+    start_by: float | None = None  # of the monotonic clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +138,17 @@ class Desk:
     seats: Seats
     clock: Clock
     limits: Limits
-    model: ModelInfo
+    models: Models
+
+    async def facts(self, owner: str, session_id: str) -> ModelInfo:
+        """What a request about a session is checked against: its model, or where that is not to be
+        had the default; the job then says what it has to say.
+        """
+        try:
+            session = await self.store.get(owner, session_id, self.clock.now())
+        except NotFound:
+            return self.models.default.info
+        return (self.models.find_for(session) or self.models.default).info
 
 
 class ChatJob:
@@ -133,7 +161,7 @@ class ChatJob:
         self._user = order.user
         self._pins = contextlib.ExitStack()
 
-    async def prepare(self) -> GenerationRequest:
+    async def prepare(self) -> GenerationPort:
         order, desk = self._order, self._desk
         await desk.store.get(order.owner, order.session_id, desk.clock.now())
         await desk.seats.take(
@@ -145,22 +173,25 @@ class ChatJob:
         session, turns = await desk.store.turns(order.owner, order.session_id, desk.clock.now())
         self._session = session
         self._run.turn_index = session.turn_count + 1
-        check_weights(session, desk.model)
+        model = desk.models.get_for(session)
+        engine = self._pins.enter_context(model.held())
         self._check_turn(session)
         self._check_media(turns)
         self._pins.enter_context(desk.media.pinned(order.owner, order.attachments.digests))
         records = await desk.media_library.take(order.owner, order.attachments)
         self._user = described(order.user, records)
         asked = merged_sampling(order.sampling, session.default_sampling)
-        return GenerationRequest(
+        request = GenerationRequest(
             prompt=conversation(session, turns, self._user, desk.media),
             adapter=order.adapter,
-            sampling=within_limits(asked, desk.model.default_sampling, desk.limits),
+            sampling=within_limits(asked, model.info.default_sampling, desk.limits),
             output=order.output,
             scope=order.owner,
             queue_timeout_seconds=order.queue_timeout_seconds,
+            start_within_seconds=_left(order.start_by, desk.clock),
             generation_timeout_seconds=order.generation_timeout_seconds,
         )
+        return engine.generate(request)
 
     async def finish(self, completed: Completed) -> CommittedTurn | None:
         if not self._is_kept(completed):
@@ -226,14 +257,8 @@ class ChatJob:
             )
 
 
-def check_weights(session: SessionRecord, model: ModelInfo) -> None:
-    if session.weights_digest != model.digest:
-        raise SessionWeightsChanged(
-            "the session was made with other weights",
-            session=session_name(session.session_id),
-            session_digest=session.weights_digest[:16],
-            server_digest=model.digest[:16],
-        )
+def _left(moment: float | None, clock: Clock) -> float | None:
+    return None if moment is None else max(0.0, moment - clock.monotonic())
 
 
 def described(

@@ -72,6 +72,14 @@ class Limits:
         86_400.0
     )
 
+    # Long work
+    max_running_jobs: Annotated[int, "jobs of merging and quantising at one time"] = 1
+    max_queued_operations: Annotated[int, "operations that may wait"] = 16
+    operation_retention_seconds: Annotated[
+        float, "the record of an operation that is done is kept this long"
+    ] = 2_592_000.0
+    max_calibration_samples: Annotated[int, "samples of a Quantize request"] = 512
+
     # Sessions and connections
     default_session_ttl_seconds: Annotated[float, "a session's ttl where unset"] = 3600.0
     max_session_ttl_seconds: Annotated[float, "longest ttl of a session"] = 86_400.0

@@ -16,10 +16,10 @@ from ixc_runtime.errors import (
     RuntimeFault,
     fault_from_reason,
 )
-from ixc_service.engine_port import EnginePort
 from ixc_service.errors import MediaInUse, MediaNotReady, RequestInvalid, Violation
 from ixc_service.identifiers import media_name
 from ixc_service.media_store import Encoded, MediaStore
+from ixc_service.models import Models
 from ixc_service.moments import Clock
 from ixc_service.status import FaultDesk
 from ixc_service.store import MediaFailure, MediaRecord, MediaRecords, MediaState
@@ -52,14 +52,14 @@ class MediaLibrary:
         self,
         records: MediaRecords,
         media: MediaStore,
-        engine: EnginePort,
+        models: Models,
         *,
         clock: Clock,
         faults: FaultDesk,
     ) -> None:
         self._records = records
         self._media = media
-        self._engine = engine
+        self._models = models
         self._clock = clock
         self._faults = faults
         self._examinations: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -130,7 +130,11 @@ class MediaLibrary:
         )
         try:
             with self._media.pinned(record.owner, [record.digest]):
-                facts = await self._engine.examine(source)
+                model = self._models.with_pictures()
+                if model is None:  # it waits for one
+                    return
+                with model.held() as engine:
+                    facts = await engine.examine(source)
                 await self._records.settle(record.owner, record.digest, facts)
         except (MediaUndecodable, MediaTypeUnsupported) as fault:
             failure = MediaFailure(

@@ -14,6 +14,7 @@ from ixc_runtime import (
     Accepted,
     Completed,
     FinishReason,
+    ModelInfo,
     PromptProcessed,
     SamplingParams,
     Usage,
@@ -42,9 +43,13 @@ _CANCELLED = {FinishReason.CANCELLED, FinishReason.INTERRUPTED}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """What is known of a run before it starts. `sends_token_ids`: its events show them."""
+    """What is known of a run before it starts. `sends_token_ids`: its events show them.
+
+    `model` is the one that answers, as it was when the run began: it may have gone since.
+    """
 
     owner: str
+    model: ModelInfo
     request_id: str = ""
     adapter: str
     labels: dict[str, str] = field(default_factory=dict)

@@ -1,11 +1,12 @@
 """The one place where all parts meet: engine, stores, streams, services, interceptors, health.
 
-    async with serving(settings, engine) as server:
+    async with serving(settings, engine, data_dir=folder) as server:
         print(server.addresses)
 
 serves in this process, on whatever addresses the settings name, for as long as the context lasts.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from importlib import metadata
@@ -19,8 +20,10 @@ from ixc.v1 import (
     generation_service_pb2_grpc,
     media_service_pb2_grpc,
     model_service_pb2_grpc,
+    operation_service_pb2_grpc,
     session_service_pb2_grpc,
     token_service_pb2_grpc,
+    weights_service_pb2_grpc,
 )
 from ixc_service.delivery import Pace
 from ixc_service.engine_port import EnginePort
@@ -36,20 +39,25 @@ from ixc_service.interceptors.wrapping import Wrapping
 from ixc_service.jobs import Desk
 from ixc_service.media_library import MediaLibrary
 from ixc_service.media_store import MediaStore
+from ixc_service.model_desk import ModelDesk, StartEngine, start_nothing
+from ixc_service.model_setup import ModelSetup, open_models
 from ixc_service.moments import Clock, SystemClock
+from ixc_service.operations.setup import OperationSetup, open_operations
 from ixc_service.reflection import add_reflection
 from ixc_service.seats import Seats
 from ixc_service.servicers.chat import ChatServicer
 from ixc_service.servicers.generation import GenerationServicer
 from ixc_service.servicers.media import MediaServicer
 from ixc_service.servicers.models import ModelServicer
+from ixc_service.servicers.operations import OperationServicer
 from ixc_service.servicers.sessions import SessionServicer
 from ixc_service.servicers.tokens import TokenServicer
+from ixc_service.servicers.weights import WeightsServicer
 from ixc_service.settings import Settings, SettingsError
 from ixc_service.status import FaultDesk
 from ixc_service.store import Database, MediaRecords, SessionStore
 from ixc_service.streams import Streams
-from ixc_service.translate.resources import server_info
+from ixc_service.translate.resources import capabilities, server_info
 from ixc_service.uploads import Uploads
 
 SERVICES = (
@@ -59,6 +67,8 @@ SERVICES = (
     "ixc.v1.MediaService",
     "ixc.v1.TokenService",
     "ixc.v1.ModelService",
+    "ixc.v1.WeightsService",
+    "ixc.v1.OperationService",
     "grpc.health.v1.Health",
 )
 _STOP_SECONDS = 10.0
@@ -102,7 +112,9 @@ class Server:
         generations: Generations,
         housekeeping: Housekeeping,
         library: MediaLibrary,
+        model_desk: ModelDesk,
         uploads: Uploads,
+        long_work: OperationSetup,
         clock: Clock,
     ) -> None:
         self.addresses = addresses
@@ -111,25 +123,36 @@ class Server:
         self.generations = generations
         self.housekeeping = housekeeping
         self.media_library = library
+        self.model_desk = model_desk
+        self.long_work = long_work
         self._uploads = uploads
         self._grpc_server = grpc_server
         self._gate = gate
         self._clock = clock
         self._is_stopped = False
 
-    def refuse_new_work(self, grace_seconds: float) -> None:
-        """From here on only what runs is finished; open streams are told."""
-        self._gate.is_closed = True
-        self.generations.announce_drain(self._clock.monotonic() + grace_seconds)
+    def announce_drain(self, grace_seconds: float) -> None:
+        """Health says so, and open streams are told how long they have; new work still goes."""
+        self.health.drain()
+        deadline = self._clock.monotonic() + grace_seconds
+        self.generations.announce_drain(deadline)
+        self.long_work.operations.announce_drain(deadline)
 
-    async def stop(self, grace_seconds: float) -> None:
-        """Lets running generations end for so long, then fails the rest and closes."""
+    def refuse_new_work(self, grace_seconds: float) -> None:
+        """From here on only what runs is finished."""
+        self._gate.is_closed = True
+        self.announce_drain(grace_seconds)
+
+    async def stop(self, grace_seconds: float, *, hurry: asyncio.Event | None = None) -> None:
+        """Lets running generations end for so long, or until `hurry` is set, then fails the rest
+        and closes.
+        """
         if self._is_stopped:
             return
         self._is_stopped = True
-        self.health.drain()
         self.refuse_new_work(grace_seconds)
-        await self.generations.finish_all(grace_seconds)
+        await self.generations.finish_all(grace_seconds, hurry or asyncio.Event())
+        await self.long_work.operations.close()
         self._uploads.closing.set()
         self.health.end_watches()
         await self._grpc_server.stop(_STOP_SECONDS)
@@ -141,47 +164,51 @@ async def serving(
     engine: EnginePort,
     *,
     data_dir: Path,
+    start_engine: StartEngine = start_nothing,
+    stop: asyncio.Event | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Server]:
-    """Serves `engine` until the context ends; the engine itself is the caller's to close."""
+    """Serves `engine` as the default model until the context ends, and what is loaded meanwhile.
+
+    `stop` cuts the loading of further models at the start short. Closes every engine at the end,
+    `engine` too.
+    """
     clock = clock or SystemClock()
-    database = await Database.open(data_dir / "sessions.sqlite3")
-    try:
-        server = _compose(settings, engine, database, data_dir, clock)
-        await server.housekeeping.sweep()
-        async with server.housekeeping.running():
-            await server._grpc_server.start()
-            _make_private(server.addresses)
-            try:
-                yield server
-            finally:
-                await server.stop(0.0)
-                await server.media_library.close()
-    finally:
-        await database.close()
+    stop = stop or asyncio.Event()
+    async with open_models(settings, engine, start_engine, data_dir, stop=stop) as setup:
+        database = await Database.open(data_dir / "sessions.sqlite3")
+        try:
+            server = await _compose(settings, setup, database, data_dir, clock)
+            await server.long_work.resume()
+            await server.housekeeping.sweep()
+            async with server.housekeeping.running():
+                await server._grpc_server.start()
+                _make_private(server.addresses)
+                try:
+                    yield server
+                finally:
+                    await server.stop(0.0)
+                    await server.media_library.close()
+        finally:
+            await database.close()
 
 
-def _compose(
-    settings: Settings,
-    engine: EnginePort,
-    database: Database,
-    data_dir: Path,
-    clock: Clock,
+async def _compose(
+    settings: Settings, setup: ModelSetup, database: Database, data_dir: Path, clock: Clock
 ) -> Server:
-    limits, model = settings.limits, engine.info
+    limits, models = settings.limits, setup.models
     instance = settings.instance or new_id(clock.now())
     faults = FaultDesk(instance, clock)
-    gate, health = DrainGate(), Health()
-    engine.on_change(health.engine_changed)
+    gate, health = DrainGate(), Health(models)
     generations = Generations(
-        engine, clock=clock, limits=limits, faults=faults, retained_bytes=settings.retained_bytes
+        clock=clock, limits=limits, faults=faults, retained_bytes=settings.retained_bytes
     )
     store = SessionStore(database, max_sessions=limits.max_sessions)
     records = MediaRecords(
         database, max_media=limits.max_media, max_media_bytes=limits.max_media_bytes
     )
     media = MediaStore(data_dir / "media")
-    library = MediaLibrary(records, media, engine, clock=clock, faults=faults)
+    library = MediaLibrary(records, media, models, clock=clock, faults=faults)
     uploads = Uploads(data_dir / ".uploads", records, media, clock=clock, limits=limits)
     desk = Desk(
         store=store,
@@ -190,11 +217,10 @@ def _compose(
         seats=Seats(store.in_use),
         clock=clock,
         limits=limits,
-        model=model,
+        models=models,
     )
     streams = Streams(
         generations,
-        model=model,
         clock=clock,
         pace=Pace(
             heartbeat_seconds=limits.heartbeat_interval_seconds,
@@ -202,14 +228,30 @@ def _compose(
         ),
         instance=instance,
     )
+    long_work = await open_operations(
+        settings,
+        setup,
+        database,
+        media,
+        library,
+        data_dir=data_dir,
+        clock=clock,
+        faults=faults,
+        instance=instance,
+    )
     info = server_info(
         version=_version(),
         instance=instance,
         start_time=clock.now(),
         limits=limits,
-        model=model,
-        plan=engine.plan,
-        reuses_prefixes=settings.prefix_cache,
+        model=models.default.info,
+        plan=models.default.engine.plan,
+        features=capabilities(
+            models.default.info,
+            reuses_prefixes=settings.prefix_cache,
+            has_models_root=settings.models_root is not None,
+            has_adapters_root=settings.adapters_root is not None,
+        ),
     )
     grpc_server = grpc.aio.server(
         interceptors=(
@@ -231,13 +273,29 @@ def _compose(
         SessionServicer(desk, generations), grpc_server
     )
     media_service_pb2_grpc.add_MediaServiceServicer_to_server(
-        MediaServicer(engine, desk, uploads), grpc_server
+        MediaServicer(desk, uploads), grpc_server
     )
-    token_service_pb2_grpc.add_TokenServiceServicer_to_server(
-        TokenServicer(engine, desk), grpc_server
-    )
+    token_service_pb2_grpc.add_TokenServiceServicer_to_server(TokenServicer(desk), grpc_server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-        ModelServicer(engine, generations, desk, info), grpc_server
+        ModelServicer(setup.catalogue, generations, desk, info), grpc_server
+    )
+    weights_service_pb2_grpc.add_WeightsServiceServicer_to_server(
+        WeightsServicer(
+            setup.desk,
+            setup.catalogue,
+            operations=long_work.operations,
+            orders=long_work.orders,
+            streams=long_work.streams,
+            limits=limits,
+            clock=clock,
+        ),
+        grpc_server,
+    )
+    operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
+        OperationServicer(
+            long_work.operations, long_work.streams, describe=long_work.describe, limits=limits
+        ),
+        grpc_server,
     )
     health_pb2_grpc.add_HealthServicer_to_server(health, grpc_server)  # type: ignore[no-untyped-call]
     if settings.reflection:
@@ -256,12 +314,15 @@ def _compose(
             media=media,
             library=library,
             uploads=uploads,
+            operations=long_work.operations,
             clock=clock,
             faults=faults,
             media_ttl_seconds=settings.media_ttl_seconds,
         ),
         library=library,
+        model_desk=setup.desk,
         uploads=uploads,
+        long_work=long_work,
         clock=clock,
     )
 

@@ -36,6 +36,12 @@ class Settings:
         Path | None,
         "folder of sessions and media; default $XDG_STATE_HOME/ixc or ~/.local/state/ixc",
     ] = None
+    models_root: Annotated[
+        Path | None, "folder of models by name, to load, merge and quantise at run time"
+    ] = None
+    adapters_root: Annotated[
+        Path | None, "folder of users' adapters by name, in PEFT layout, to load at run time"
+    ] = None
     instance: Annotated[str, "name of this server in x-instance; default: a random one"] = ""
 
     # The engine
@@ -56,6 +62,10 @@ class Settings:
     ] = 60.0
     in_process: Annotated[bool, "run the engine inside this process (tests, embedding)"] = False
 
+    # Jobs: merging and quantising
+    job_device: Annotated[Literal["cpu", "cuda"], "where jobs run"] = "cpu"
+    job_threads: Annotated[int, "threads of a job; 0: half of the cores"] = 0
+
     # What is kept
     flush_interval_seconds: Annotated[float, "least time between deltas where unset"] = 0.02
     retained_bytes: Annotated[int, "memory for the logs of ended generations"] = 256 * MIB
@@ -63,9 +73,11 @@ class Settings:
 
     # Life cycle
     drain_notice_seconds: Annotated[
-        float, "on SIGTERM: how long to go on accepting while load balancers look away"
-    ] = 0.0
-    drain_grace_seconds: Annotated[float, "on SIGTERM: how long running answers may take"] = 45.0
+        float, "on SIGTERM: of the grace, how long to go on accepting while balancers look away"
+    ] = 10.0
+    drain_grace_seconds: Annotated[
+        float, "on SIGTERM: until answers that have not ended are cut off"
+    ] = 45.0
     reflection: Annotated[bool, "offer gRPC reflection"] = True
     log_level: Annotated[Literal["debug", "info", "warning", "error"], "least level logged"] = (
         "info"
@@ -75,7 +87,10 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        for name in ("max_context", "max_batch", "kv_bytes", "max_step_tokens", "queue_limit"):
+        for name in (
+            *("max_context", "max_batch", "kv_bytes", "max_step_tokens", "queue_limit"),
+            "job_threads",
+        ):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must not be negative")
         for item in dataclasses.fields(self):

@@ -14,7 +14,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from ixc_runtime.errors import EngineFault, RuntimeFault
+from ixc_runtime.errors import EngineFault, QueueFull, RuntimeFault
 from ixc_service.errors import NotFound, RequestInvalid
 from ixc_service.identifiers import new_id
 from ixc_service.limits import MAX_ERROR_DETAILS_BYTES
@@ -54,28 +54,45 @@ TABLE: dict[str, Row] = {
     "MODEL_NOT_FOUND": Row(_CODE.NOT_FOUND),
     "MEDIA_NOT_FOUND": Row(_CODE.NOT_FOUND),
     "UPLOAD_NOT_FOUND": Row(_CODE.NOT_FOUND),
+    "OPERATION_NOT_FOUND": Row(_CODE.NOT_FOUND),
+    "ADAPTER_NOT_FOUND": Row(_CODE.NOT_FOUND),
     "SESSION_ID_TAKEN": Row(_CODE.ALREADY_EXISTS),
     "REQUEST_ID_REUSED": Row(_CODE.ALREADY_EXISTS),
     "UPLOAD_ID_REUSED": Row(_CODE.ALREADY_EXISTS),
+    "MODEL_ID_TAKEN": Row(_CODE.ALREADY_EXISTS),
+    "ADAPTER_ID_TAKEN": Row(_CODE.ALREADY_EXISTS),
     "ADAPTER_UNAVAILABLE": Row(_CODE.FAILED_PRECONDITION),
     "SESSION_WEIGHTS_CHANGED": Row(_CODE.FAILED_PRECONDITION),
     "MEDIA_NOT_READY": Row(_CODE.FAILED_PRECONDITION),
     "MEDIA_IN_USE": Row(_CODE.FAILED_PRECONDITION),
+    "MODEL_NOT_LOADED": Row(_CODE.FAILED_PRECONDITION),
+    "MODEL_IN_USE": Row(_CODE.FAILED_PRECONDITION),
+    "ADAPTER_INVALID": Row(_CODE.FAILED_PRECONDITION),
+    "ALREADY_QUANTIZED": Row(_CODE.FAILED_PRECONDITION),
+    "DISK_SPACE_LOW": Row(_CODE.FAILED_PRECONDITION),
+    "QUALITY_TOO_LOW": Row(_CODE.FAILED_PRECONDITION),
+    "OPERATION_RUNNING": Row(_CODE.FAILED_PRECONDITION),
     "SESSION_BUSY": Row(_CODE.ABORTED),
     "TURN_CONFLICT": Row(_CODE.ABORTED),
     "ETAG_MISMATCH": Row(_CODE.ABORTED),
     "UPLOAD_CONFLICT": Row(_CODE.ABORTED),
     "UPLOAD_DIGEST_MISMATCH": Row(_CODE.ABORTED),
     "SLOW_CONSUMER": Row(_CODE.ABORTED),
+    "OPERATION_CONFLICT": Row(_CODE.ABORTED),
     "QUEUE_FULL": Row(_CODE.RESOURCE_EXHAUSTED, retry_after_seconds=1.0),
     "KV_CACHE_FULL": Row(_CODE.RESOURCE_EXHAUSTED),
     "SESSION_QUOTA": Row(_CODE.RESOURCE_EXHAUSTED),
     "MEDIA_QUOTA": Row(_CODE.RESOURCE_EXHAUSTED),
+    "MEMORY_LOW": Row(_CODE.RESOURCE_EXHAUSTED),
     "SERVER_DRAINING": Row(_CODE.UNAVAILABLE, retry_after_seconds=0.0),
     "ENGINE_LOST": Row(_CODE.UNAVAILABLE, retry_after_seconds=1.0),
     "STORE_UNAVAILABLE": Row(_CODE.UNAVAILABLE, retry_after_seconds=1.0),
+    "WORKER_LOST": Row(_CODE.UNAVAILABLE),
+    "OPERATION_CANCELLED": Row(_CODE.CANCELLED),
     "QUEUE_TIMEOUT": Row(_CODE.DEADLINE_EXCEEDED),
     "FEATURE_DISABLED": Row(_CODE.UNIMPLEMENTED),
+    "SCHEME_UNSUPPORTED": Row(_CODE.UNIMPLEMENTED),
+    "WEIGHTS_CORRUPT": Row(_CODE.DATA_LOSS),
     "ENGINE_FAULT": Row(_CODE.INTERNAL),
 }
 _NAMES_INSTANCE = {"SERVER_DRAINING", "ENGINE_LOST"}
@@ -113,7 +130,7 @@ def status_of(fault: RuntimeFault) -> status_pb2.Status:
     status = status_pb2.Status(
         code=row.code.value[0],
         message=message[:_MAX_MESSAGE_CHARS],
-        details=[_packed(detail) for detail in _details(fault, row)],
+        details=[_packed(detail) for detail in _details(fault)],
     )
     while status.ByteSize() > MAX_ERROR_DETAILS_BYTES:
         # Only a long list of violations can be too large: halve it, the first ones stay.
@@ -126,13 +143,20 @@ def status_of(fault: RuntimeFault) -> status_pb2.Status:
 
 def trailers(fault: RuntimeFault, status: status_pb2.Status) -> tuple[tuple[str, str | bytes], ...]:
     result: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
-    wait = TABLE[fault.reason].retry_after_seconds
+    wait = _retry_after_seconds(fault)
     if wait is not None:
         result.append((PUSHBACK_KEY, str(int(wait * 1000))))
     return tuple(result)
 
 
-def _details(fault: RuntimeFault, row: Row) -> list[Message]:
+def _retry_after_seconds(fault: RuntimeFault) -> float | None:
+    """The table's, unless the fault knows better."""
+    usual = TABLE[fault.reason].retry_after_seconds
+    told = fault.retry_after_seconds if isinstance(fault, QueueFull) else None
+    return usual if told is None or usual is None else max(usual, told)
+
+
+def _details(fault: RuntimeFault) -> list[Message]:
     metadata = {_camel(key): value[:_MAX_VALUE_CHARS] for key, value in fault.metadata.items()}
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=fault.reason, domain=DOMAIN, metadata=metadata)
@@ -168,9 +192,9 @@ def _details(fault: RuntimeFault, row: Row) -> list[Message]:
                 resource_type=f"{DOMAIN}.{fault.kind.capitalize()}", resource_name=fault.resource
             )
         )
-    if row.retry_after_seconds is not None:
+    if (wait := _retry_after_seconds(fault)) is not None:
         delay = duration_pb2.Duration()
-        delay.FromMilliseconds(int(row.retry_after_seconds * 1000))
+        delay.FromMilliseconds(int(wait * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     return details
 

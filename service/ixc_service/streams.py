@@ -9,13 +9,12 @@ from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
 from ixc.v1.events_pb2 import GenerationEvent
-from ixc_runtime import ModelInfo
 from ixc_service.delivery import Delivery, Notice, Pace, View
 from ixc_service.event_log import Event
 from ixc_service.generations import Generations, Job
 from ixc_service.identifiers import generation_name, session_name
 from ixc_service.moments import Clock
-from ixc_service.run import Run, RunSpec
+from ixc_service.run import OnDisconnect, Run, RunSpec
 from ixc_service.store import LOCAL_OWNER, RequestKey
 from ixc_service.translate.events import event_message
 from ixc_service.validate.requests import check_cursor
@@ -41,18 +40,27 @@ def request_key(method: str, request: Message) -> RequestKey | None:
     return RequestKey(owner=LOCAL_OWNER, method=method, request_id=request_id, digest=digest)
 
 
+def start_by(context: Context, spec: RunSpec, clock: Clock) -> float | None:
+    """When a run must have started to be of use to its caller; None: whenever it can.
+
+    A deadline that passes is a broken stream, which some runs are to outlive.
+    """
+    left = context.time_remaining()
+    if left is None or spec.on_disconnect is OnDisconnect.CONTINUE:
+        return None
+    return clock.monotonic() + float(left)
+
+
 class Streams:
     def __init__(
         self,
         generations: Generations,
         *,
-        model: ModelInfo,
         clock: Clock,
         pace: Pace,
         instance: str,
     ) -> None:
         self._generations = generations
-        self._model = model
         self._clock = clock
         self._pace = pace
         self._instance = instance
@@ -84,7 +92,7 @@ class Streams:
             await context.send_initial_metadata(self._metadata(run.id, run.spec.session_id))
 
             async def write(item: Event | Notice, cursor: int) -> None:
-                await context.write(wrap(event_message(item, cursor, run, view, self._model)))
+                await context.write(wrap(event_message(item, cursor, run, view)))
 
             delivery = Delivery(
                 run,

@@ -6,12 +6,17 @@ count as cached as far as an earlier prompt or answer began alike.
 """
 
 import asyncio
+import hashlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
 
 from ixc_runtime import (
     Accepted,
+    AdapterInfo,
     Completed,
     Conversation,
     EngineLoad,
@@ -21,6 +26,8 @@ from ixc_runtime import (
     ImageInfo,
     ImagePart,
     ImageSource,
+    Loading,
+    LoadingStage,
     MediaPrice,
     MemoryPlan,
     ModelInfo,
@@ -128,6 +135,7 @@ class FakeEngine:
     is_closed: bool = False
     examined: list[ImageSource | VideoSource] = field(default_factory=list)
     examination: Exception | None = None  # what comes of the next ones, instead of a size
+    adapter_fault: Exception | None = None  # what comes of the next adapter
 
     def __post_init__(self) -> None:
         self.release = asyncio.Event()
@@ -208,6 +216,28 @@ class FakeEngine:
     def detokenize(self, token_ids: list[int]) -> str:
         return bytes(token_ids).decode(errors="replace")
 
+    async def load_adapter(self, name: str, folder: Path) -> AdapterInfo:
+        if self.adapter_fault is not None:
+            raise self.adapter_fault
+        adapter = AdapterInfo(name=name, digest=folder.name, rank=1, num_bytes=1)
+        self._show((*self._users_but(name), adapter))
+        return adapter
+
+    def unload_adapter(self, name: str, *, seconds: float) -> None:
+        if name not in {each.name for each in self.info.user_adapters}:
+            raise AdapterUnavailable("no such adapter", adapter=name)
+        self._show(self._users_but(name))
+
+    def _users_but(self, name: str) -> tuple[AdapterInfo, ...]:
+        return tuple(each for each in self.info.user_adapters if each.name != name)
+
+    def _show(self, users: tuple[AdapterInfo, ...]) -> None:
+        before = {each.name for each in self.info.user_adapters}
+        own = [name for name in self.info.adapters if name not in before]
+        self.info = msgspec.structs.replace(
+            self.info, adapters=(*own, *(each.name for each in users)), user_adapters=users
+        )
+
     async def close(self) -> None:
         self.is_closed = True
 
@@ -217,6 +247,34 @@ class FakeEngine:
 
     def remember(self, token_ids: tuple[int, ...]) -> None:
         self._seen.append(token_ids)
+
+
+@dataclass
+class FakeStarter:
+    """Starts models that are loaded at run time: each gets an engine of its own."""
+
+    engines: dict[str, FakeEngine] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)  # where the name's own will not do
+    fault: Exception | None = None  # what comes of the next start
+
+    def __post_init__(self) -> None:
+        self.was_asked = asyncio.Event()
+        self.may_start = asyncio.Event()
+        self.may_start.set()
+
+    async def __call__(
+        self, folder: Path, model_id: str, on_loading: Callable[[Loading], None]
+    ) -> FakeEngine:
+        self.was_asked.set()
+        on_loading(Loading(LoadingStage.WEIGHTS, 1, 2))
+        await self.may_start.wait()
+        if self.fault is not None:
+            raise self.fault
+        on_loading(Loading(LoadingStage.CACHE))
+        digest = self.digests.get(model_id) or hashlib.sha256(model_id.encode()).hexdigest()
+        engine = FakeEngine(info=msgspec.structs.replace(INFO, name=model_id, digest=digest))
+        self.engines[model_id] = engine
+        return engine
 
 
 class FakeGeneration:

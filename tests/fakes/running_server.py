@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,17 @@ from ixc.v1.generation_service_pb2 import GenerateRequest
 from ixc.v1.generation_service_pb2_grpc import GenerationServiceStub
 from ixc.v1.media_service_pb2_grpc import MediaServiceStub
 from ixc.v1.model_service_pb2_grpc import ModelServiceStub
+from ixc.v1.operation_service_pb2_grpc import OperationServiceStub
 from ixc.v1.sampling_pb2 import OutputOptions
 from ixc.v1.session_pb2 import Session
 from ixc.v1.session_service_pb2 import CreateSessionRequest
 from ixc.v1.session_service_pb2_grpc import SessionServiceStub
 from ixc.v1.token_service_pb2_grpc import TokenServiceStub
+from ixc.v1.weights_service_pb2_grpc import WeightsServiceStub
 from ixc_service.limits import Limits
 from ixc_service.server import Server, serving
 from ixc_service.settings import Settings
-from tests.fakes.fake_engine import FakeEngine
+from tests.fakes.fake_engine import FakeEngine, FakeStarter
 
 PNG = b"\x89PNG\r\n\x1a\n and pixels"
 
@@ -58,6 +60,7 @@ class Served:
     clock: FakeClock
     channel: grpc.aio.Channel
     folder: Path
+    starter: FakeStarter = field(default_factory=FakeStarter)
 
     def __post_init__(self) -> None:
         self.generations: Any = GenerationServiceStub(self.channel)
@@ -66,6 +69,8 @@ class Served:
         self.media: Any = MediaServiceStub(self.channel)
         self.tokens: Any = TokenServiceStub(self.channel)
         self.models: Any = ModelServiceStub(self.channel)
+        self.weights: Any = WeightsServiceStub(self.channel)
+        self.operations: Any = OperationServiceStub(self.channel)
         self.health: Any = HealthStub(self.channel)
 
     async def new_session(self, **fields: Any) -> str:
@@ -82,7 +87,13 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def running_server(
-    folder: Path, engine: FakeEngine | None = None, *, listen: str | None = None, **changes: Any
+    folder: Path,
+    engine: FakeEngine | None = None,
+    *,
+    starter: FakeStarter | None = None,
+    stop: asyncio.Event | None = None,
+    listen: str | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Served]:
     """`changes` are fields of Settings or of Limits."""
     names = {item.name for item in dataclasses.fields(Limits)}
@@ -93,11 +104,14 @@ async def running_server(
         limits=limits,
     )
     engine, clock = engine or FakeEngine(), FakeClock()
+    starter = starter or FakeStarter()
     async with (
-        serving(settings, engine, data_dir=folder / "data", clock=clock) as server,
+        serving(
+            settings, engine, data_dir=folder / "data", start_engine=starter, stop=stop, clock=clock
+        ) as server,
         grpc.aio.insecure_channel(server.addresses[0]) as channel,
     ):
-        yield Served(server, engine, clock, channel, folder)
+        yield Served(server, engine, clock, channel, folder, starter)
 
 
 # ---- requests

@@ -131,7 +131,10 @@ async def running_process(
 ) -> AsyncIterator[ServerProcess]:
     served = ServerProcess(
         module=SYNTHETIC if synthetic else REAL,
-        flags=(f"--model={model}", f"--data-dir={folder}/data", "--threads=1", *flags),
+        flags=(
+            *(f"--model={model}", f"--data-dir={folder}/data", "--threads=1"),
+            *("--drain-notice-seconds=0", *flags),
+        ),
         environ=environ or {},
         address=address or f"unix:{folder}/ixc.sock",
     )

@@ -54,14 +54,11 @@ async def stubs(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stubs
     )
     settings = Settings(listen=(f"unix:{folder}/ixc.sock",), limits=LIMITS)
     engine = await Engine.start(config, media=media_limits(LIMITS))
-    try:
-        async with (
-            serving(settings, engine, data_dir=folder / "data") as server,
-            grpc.aio.insecure_channel(server.addresses[0]) as channel,
-        ):
-            yield Stubs(channel)
-    finally:
-        await engine.close()
+    async with (
+        serving(settings, engine, data_dir=folder / "data") as server,
+        grpc.aio.insecure_channel(server.addresses[0]) as channel,
+    ):
+        yield Stubs(channel)
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -258,7 +258,8 @@ async def test_watch_pushes_every_change(served: Served) -> None:
 async def test_health_lists_and_knows_its_services(served: Served) -> None:
     """Unknown ones are NOT_FOUND on Check, SERVICE_UNKNOWN on Watch."""
     listed = await served.health.List(health_pb2.HealthListRequest())
-    assert {*SERVICES[:-1], "", "liveness", "readiness"} == set(listed.statuses)
+    ours = {"", "liveness", "readiness", "models/fake"}
+    assert {*SERVICES[:-1], *ours} == set(listed.statuses)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await check(served, "nobody")
     assert caught.value.code() == CODE.NOT_FOUND

@@ -95,11 +95,12 @@ async def test_two_turns_about_a_picture_and_a_drain(tmp_path: Path) -> None:
             "IXC_LISTEN": f"unix:{socket}",
             "IXC_DATA_DIR": str(tmp_path / "data"),
             "IXC_KV_BYTES": "4000000",
+            "IXC_DRAIN_NOTICE_SECONDS": "0",
         },
     )
     assert process.stderr is not None
     said = []
-    while not said or "ready" not in said[-1]:
+    while not said or " ready addresses=" not in said[-1]:
         line = (await process.stderr.readline()).decode()
         assert line, "".join(said)
         said.append(line)
@@ -129,6 +130,30 @@ async def test_two_turns_about_a_picture_and_a_drain(tmp_path: Path) -> None:
     returned, rest = await outcome(process)
     assert returned == 0, rest
     assert "stopped" in rest
+
+
+async def test_a_private_server_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Whoever started it may be killed: it stops with their pipe, and its folder goes with it."""
+    write_model(tmp_path / "model")
+    own = tmp_path / "own"
+    own.mkdir()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ixc_cli", "serve", str(tmp_path / "model")),
+        *("--until-stdin-closes", f"--then-remove={own}", "--drain-notice-seconds=0"),
+        *(f"--listen=unix:{own}/server.sock", f"--data-dir={own}/data", "--kv-bytes=4000000"),
+        stdin=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    while " ready addresses=" not in (line := (await process.stderr.readline()).decode()):
+        assert line
+    assert (own / "data").exists()
+    process.stdin.close()
+    returned, said = await outcome(process)
+    assert returned == 0, said
+    assert not own.exists()
 
 
 def picture() -> bytes:

@@ -1,6 +1,42 @@
-"""Figures of answers and media as one line for people."""
+"""Figures of answers, media and new models as one line for people."""
+
+from typing import Protocol
 
 import ixc_client
+
+
+class Agreement(Protocol):
+    """As the contract tells it, and as a job does."""
+
+    @property
+    def relative_difference(self) -> float: ...
+    @property
+    def top1_agreement(self) -> float: ...
+
+
+class Drift(Protocol):
+    @property
+    def perplexity_ratio(self) -> float: ...
+    @property
+    def top1_agreement(self) -> float: ...
+
+
+def agreement_texts(text: Agreement, image: Agreement | None) -> list[str]:
+    """Of a merged model with its source."""
+    return [
+        f"{on} {part.relative_difference:.1e} off, top-1 {part.top1_agreement:.2%}"
+        for on, part in (("text", text), ("pictures", image))
+        if part is not None
+    ]
+
+
+def drift_texts(text: Drift, image: Drift | None) -> list[str]:
+    """Of a rounded model from its source."""
+    return [
+        f"{on} perplexity ×{part.perplexity_ratio:.3f}, top-1 {part.top1_agreement:.1%}"
+        for on, part in (("text", text), ("pictures", image))
+        if part is not None
+    ]
 
 
 def figures(answer: ixc_client.Answer) -> str:

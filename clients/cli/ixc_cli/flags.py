@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypedDict
 
 import ixc_client
 from ixc_cli.outcome import CommandError, Exit
@@ -40,6 +41,48 @@ def connect(args: argparse.Namespace) -> ixc_client.Client:
         return ixc_client.launch(args.model)
     tls = ixc_client.Tls(root_certificates=args.ca) if args.tls or args.ca else None
     return ixc_client.Client(args.server, tls=tls)
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """Of work that makes a model: from which, under what name, and who does it."""
+    parser.add_argument("model_name", metavar="MODEL", help="the source, by its name")
+    parser.add_argument("name", metavar="NAME", help="the new model's name in the models root")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model of that name")
+    parser.add_argument("--validate-only", action="store_true", help="check, and do nothing")
+    parser.add_argument("--load", action="store_true", help="let the server serve it when done")
+    add_connection(parser, private=False)
+    offline = parser.add_argument_group("without a server")
+    offline.add_argument(
+        "--models-root",
+        metavar="FOLDER",
+        type=Path,
+        help="do the work here and put NAME into this folder; MODEL may then be a path, or `demo`",
+    )
+    offline.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+
+
+class OfflineJob(TypedDict):
+    """What `offline_job.run_job` takes of the flags."""
+
+    root: Path
+    model: str
+    output: str
+    overwrite: bool
+    validate_only: bool
+    device: str
+
+
+def offline_job(args: argparse.Namespace) -> OfflineJob:
+    if args.load:
+        raise CommandError("--load needs a server, and --models-root does without", Exit.USAGE)
+    return OfflineJob(
+        root=args.models_root,
+        model=args.model_name,
+        output=args.name,
+        overwrite=args.overwrite,
+        validate_only=args.validate_only,
+        device=args.device,
+    )
 
 
 def add_request(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,11 @@ COMMANDS = {
     "generate": "answer one prompt; reads and writes pipes",
     "count": "count the tokens of a prompt, its pictures and clips",
     "upload": "send pictures and clips, and print their names",
+    "models": "list, load and unload models",
+    "merge-lora": "merge a task or an adapter into a model's weights",
+    "quantize": "round a model's weights to 4 bits",
+    "operations": "list, stop and forget long work",
+    "watch": "follow long work to its end",
     "convert": "turn published .bin weights into safetensors",
     "demo-model": "build the demo model and print its folder",
 }

@@ -2,10 +2,12 @@
 
 MODEL, if given, comes first: a checkpoint folder, or `demo`, which is built if it is not there.
 With `--until-stdin-closes` the server stops, as on SIGTERM, when its standard input ends: whoever
-started it and held the other end of that pipe is gone, and so should the server be.
+started it and held the other end of that pipe is gone, and so should the server be. The folder of
+`--then-remove=FOLDER` goes with it: it was made for this server, and nobody else is left to do it.
 """
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -14,6 +16,7 @@ from collections.abc import Sequence
 from ixc_cli.outcome import require
 
 _LIFELINE = "--until-stdin-closes"
+_THEN_REMOVE = "--then-remove="
 
 
 def run(argv: Sequence[str]) -> int:
@@ -26,12 +29,22 @@ def run(argv: Sequence[str]) -> int:
 
     if {"-h", "--help"} & set(argv):
         print("ixc serve [MODEL] …   MODEL: a checkpoint folder, or `demo`; else --model says it\n")
-    arguments = [argument for argument in argv if argument != _LIFELINE]
+    ours = (_LIFELINE, _THEN_REMOVE)
+    arguments = [argument for argument in argv if not argument.startswith(ours)]
+    is_abandoned = threading.Event()
     if _LIFELINE in argv:
-        threading.Thread(target=_stop_with_stdin, name="ixc-lifeline", daemon=True).start()
+        threading.Thread(
+            target=_stop_with_stdin, args=(is_abandoned,), name="ixc-lifeline", daemon=True
+        ).start()
     if arguments and not arguments[0].startswith("-"):
         arguments[0] = f"--model={_folder_of(arguments[0])}"
-    return serve(arguments, prog="ixc serve")
+    try:
+        return serve(arguments, prog="ixc serve")
+    finally:
+        if is_abandoned.is_set():  # else whoever made the folder wants to read the log in it
+            for argument in argv:
+                if argument.startswith(_THEN_REMOVE):
+                    shutil.rmtree(argument.removeprefix(_THEN_REMOVE), ignore_errors=True)
 
 
 def _folder_of(model: str) -> str:
@@ -42,8 +55,9 @@ def _folder_of(model: str) -> str:
     return str(build())
 
 
-def _stop_with_stdin() -> None:
+def _stop_with_stdin(is_abandoned: threading.Event) -> None:
     # By descriptor: a thread inside Python's own buffered reader would block the exit.
     while os.read(sys.stdin.fileno(), 4096):
         pass
+    is_abandoned.set()
     os.kill(os.getpid(), signal.SIGTERM)

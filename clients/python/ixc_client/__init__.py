@@ -15,11 +15,18 @@ is `ixc_client.testing`, a server to test programs against.
 from ixc_client._async_client import (
     AsyncClient,
 )
+from ixc_client._async_operation_stream import (
+    AsyncOperationStream,
+)
 from ixc_client._async_session import (
     AsyncSession,
 )
 from ixc_client._async_stream import (
     AsyncAnswerStream,
+)
+from ixc_client._async_weights import (
+    AsyncOperations,
+    AsyncWeights,
 )
 from ixc_client._client import (
     Client,
@@ -27,6 +34,7 @@ from ixc_client._client import (
 from ixc_client._errors import (
     AdapterUnavailable,
     AlreadyExists,
+    AnswerLost,
     Cancelled,
     ClientClosed,
     Conflict,
@@ -54,9 +62,12 @@ from ixc_client._errors import (
     ModelNotFound,
     NotAllowed,
     NotFound,
+    OperationConflict,
+    OperationNotFound,
     OutOfRange,
     Overloaded,
     PromptEmpty,
+    QualityTooLow,
     QueueFull,
     QueueTimeout,
     ServerError,
@@ -122,6 +133,32 @@ from ixc_client._media import (
     VideoInfo,
     VideoLike,
 )
+from ixc_client._operation_stream import (
+    OperationStream,
+)
+from ixc_client._operations import (
+    LoadModelResult,
+    LogitAgreement,
+    MergeLoraResult,
+    Operation,
+    OperationAccepted,
+    OperationCompleted,
+    OperationEvent,
+    OperationHeartbeat,
+    OperationKind,
+    OperationLog,
+    OperationMetric,
+    OperationProgress,
+    OperationRestarted,
+    OperationResult,
+    OperationState,
+    PredictionDrift,
+    PublishedModel,
+    QuantizeResult,
+    Rounding,
+    Sample,
+    SampleLike,
+)
 from ixc_client._resources import (
     GenerationInfo,
     ImageCount,
@@ -149,6 +186,10 @@ from ixc_client._settings import (
 from ixc_client._stream import (
     AnswerStream,
 )
+from ixc_client._weights import (
+    Operations,
+    Weights,
+)
 
 __all__ = [
     "NOT_GIVEN",
@@ -156,10 +197,14 @@ __all__ = [
     "AdapterUnavailable",
     "AlreadyExists",
     "Answer",
+    "AnswerLost",
     "AnswerStream",
     "AsyncAnswerStream",
     "AsyncClient",
+    "AsyncOperationStream",
+    "AsyncOperations",
     "AsyncSession",
+    "AsyncWeights",
     "CacheHit",
     "Cancelled",
     "ChatOptions",
@@ -197,6 +242,8 @@ __all__ = [
     "IxcError",
     "LaunchFailed",
     "Load",
+    "LoadModelResult",
+    "LogitAgreement",
     "Media",
     "MediaInUse",
     "MediaNotFound",
@@ -205,6 +252,7 @@ __all__ = [
     "MediaState",
     "MediaUndecodable",
     "MediaUnreadable",
+    "MergeLoraResult",
     "Message",
     "MessageLike",
     "MessageTooLarge",
@@ -214,18 +262,41 @@ __all__ = [
     "NotFound",
     "OnBusy",
     "OnDisconnect",
+    "Operation",
+    "OperationAccepted",
+    "OperationCompleted",
+    "OperationConflict",
+    "OperationEvent",
+    "OperationHeartbeat",
+    "OperationKind",
+    "OperationLog",
+    "OperationMetric",
+    "OperationNotFound",
+    "OperationProgress",
+    "OperationRestarted",
+    "OperationResult",
+    "OperationState",
+    "OperationStream",
+    "Operations",
     "OutOfRange",
     "Output",
     "Overloaded",
+    "PredictionDrift",
     "PrivateServer",
     "PromptEmpty",
     "PromptLike",
     "PromptProcessed",
+    "PublishedModel",
+    "QualityTooLow",
+    "QuantizeResult",
     "QueueFull",
     "QueueTimeout",
     "Retries",
     "Role",
+    "Rounding",
     "Run",
+    "Sample",
+    "SampleLike",
     "Sampling",
     "ServerError",
     "ServerFault",
@@ -261,5 +332,6 @@ __all__ = [
     "VideoInfo",
     "VideoLike",
     "VideoRef",
+    "Weights",
     "launch",
 ]

@@ -12,13 +12,14 @@ from types import TracebackType
 from typing import Self, Unpack, overload
 
 from ixc_client import _methods as methods
-from ixc_client import _replies as replies
 from ixc_client import _requests as requests
+from ixc_client import _resource_replies as replies
 from ixc_client._answer import StreamState
 from ixc_client._async_calls import AsyncCalls
 from ixc_client._async_session import AsyncSession
 from ixc_client._async_stream import AsyncAnswerStream
 from ixc_client._async_uploader import AsyncUploader
+from ixc_client._async_weights import AsyncOperations, AsyncWeights
 from ixc_client._blob import Source, open_blob
 from ixc_client._enclosures import Enclosures
 from ixc_client._errors import ConnectionFailed, ServerError
@@ -75,6 +76,8 @@ class AsyncClient:
             headers=headers or {},
         )
         self._uploader = AsyncUploader(self._calls)
+        self.weights = AsyncWeights(self._calls, self._uploader)
+        self.operations = AsyncOperations(self._calls)
 
     @property
     def address(self) -> str:

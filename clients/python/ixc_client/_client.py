@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Self, Unpack, overload
 
 from ixc_client import _methods as methods
-from ixc_client import _replies as replies
 from ixc_client import _requests as requests
+from ixc_client import _resource_replies as replies
 from ixc_client._answer import StreamState
 from ixc_client._blob import Source, open_blob
 from ixc_client._calls import Calls
@@ -43,6 +43,7 @@ from ixc_client._settings import Retries, Timeouts, Tls
 from ixc_client._stream import AnswerStream
 from ixc_client._upload import Progress
 from ixc_client._uploader import Uploader
+from ixc_client._weights import Operations, Weights
 
 
 class Client:
@@ -76,6 +77,8 @@ class Client:
             headers=headers or {},
         )
         self._uploader = Uploader(self._calls)
+        self.weights = Weights(self._calls, self._uploader)
+        self.operations = Operations(self._calls)
 
     @property
     def address(self) -> str:

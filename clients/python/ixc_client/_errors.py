@@ -10,7 +10,8 @@ IxcError                        anything below; catch this one to catch all
 │   ├── ConnectionLost          it broke while the call was under way
 │   ├── DeadlineExceeded        the call took longer than `Timeouts.unary`
 │   ├── StreamIdle              a stream was silent for longer than `Timeouts.idle`
-│   └── TruncatedStream         a stream ended without its completed or failed event
+│   ├── TruncatedStream         a stream ended without its completed or failed event
+│   └── AnswerLost              the server was restarted, and answers otherwise than was read
 └── ServerError                 the server answered, with a status and a reason
     ├── InvalidRequest          the request can never work as it stands; see `violations`
     │   ├── PromptEmpty
@@ -23,19 +24,22 @@ IxcError                        anything below; catch this one to catch all
     │   ├── TurnNotFound
     │   ├── GenerationNotFound
     │   ├── ModelNotFound
-    │   └── MediaNotFound       it never was, was deleted, or expired
+    │   ├── MediaNotFound       it never was, was deleted, or expired
+    │   └── OperationNotFound
     ├── AlreadyExists           an id that is taken, or a request id used for another request
     ├── FailedPrecondition
     │   ├── AdapterUnavailable  the checkpoint carries no such adapter
     │   ├── SessionWeightsChanged  the session was made with other weights
     │   ├── MediaNotReady       the server still looks at it; a moment later it may be
-    │   └── MediaInUse          a turn refers to it: `metadata["session"]`
+    │   ├── MediaInUse          a turn refers to it: `metadata["session"]`
+    │   └── QualityTooLow       nothing was published: `metadata` has the figure and its limit
     ├── Conflict                somebody else was first; read again, then decide
     │   ├── SessionBusy         a turn is under way: `metadata["generation"]`
     │   ├── TurnConflict        `expected_turn` was not the next one
     │   ├── EtagMismatch
     │   ├── UploadConflict      another stream goes on with the upload
     │   ├── UploadDigestMismatch  what arrived twice is not what was announced
+    │   ├── OperationConflict   another one makes or loads the model: `metadata["operation"]`
     │   └── SlowConsumer        this reader was dropped; the generation goes on
     ├── Overloaded              not now; `retry_after_seconds` says when, where known
     │   ├── QueueFull
@@ -163,6 +167,10 @@ class TruncatedStream(ConnectionFailed):
     pass
 
 
+class AnswerLost(ConnectionFailed):
+    """Raised to whoever reads deltas; `read` and `say` get the new answer instead."""
+
+
 class ServerError(IxcError):
     pass
 
@@ -215,6 +223,10 @@ class MediaNotFound(NotFound):
     pass
 
 
+class OperationNotFound(NotFound):
+    pass
+
+
 class AlreadyExists(ServerError):
     pass
 
@@ -239,6 +251,10 @@ class MediaInUse(FailedPrecondition):
     pass
 
 
+class QualityTooLow(FailedPrecondition):
+    pass
+
+
 class Conflict(ServerError):
     pass
 
@@ -260,6 +276,10 @@ class UploadConflict(Conflict):
 
 
 class UploadDigestMismatch(Conflict):
+    pass
+
+
+class OperationConflict(Conflict):
     pass
 
 

@@ -14,8 +14,10 @@ from ixc.v1 import chat_service_pb2 as chat
 from ixc.v1 import generation_service_pb2 as generation
 from ixc.v1 import media_service_pb2 as media
 from ixc.v1 import model_service_pb2 as model
+from ixc.v1 import operation_service_pb2 as operation
 from ixc.v1 import session_service_pb2 as session
 from ixc.v1 import token_service_pb2 as token
+from ixc.v1 import weights_service_pb2 as weights
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
@@ -123,3 +125,50 @@ GET_SERVER_INFO = Method(
     "/ixc.v1.ModelService/GetServerInfo", model.GetServerInfoRequest, model.GetServerInfoResponse
 )
 GET_LOAD = Method("/ixc.v1.ModelService/GetLoad", model.GetLoadRequest, model.GetLoadResponse)
+
+MERGE_LORA = Method(
+    "/ixc.v1.WeightsService/MergeLora", weights.MergeLoraRequest, weights.MergeLoraResponse
+)
+QUANTIZE = Method(
+    "/ixc.v1.WeightsService/Quantize", weights.QuantizeRequest, weights.QuantizeResponse
+)
+LOAD_MODEL = Method(
+    "/ixc.v1.WeightsService/LoadModel", weights.LoadModelRequest, weights.LoadModelResponse
+)
+UNLOAD_MODEL = Method(
+    "/ixc.v1.WeightsService/UnloadModel", weights.UnloadModelRequest, weights.UnloadModelResponse
+)
+LOAD_ADAPTER = Method(
+    "/ixc.v1.WeightsService/LoadAdapter", weights.LoadAdapterRequest, weights.LoadAdapterResponse
+)
+UNLOAD_ADAPTER = Method(
+    "/ixc.v1.WeightsService/UnloadAdapter",
+    weights.UnloadAdapterRequest,
+    weights.UnloadAdapterResponse,
+)
+
+WATCH_OPERATION = Method(
+    "/ixc.v1.OperationService/WatchOperation",
+    operation.WatchOperationRequest,
+    operation.WatchOperationResponse,
+)
+GET_OPERATION = Method(
+    "/ixc.v1.OperationService/GetOperation",
+    operation.GetOperationRequest,
+    operation.GetOperationResponse,
+)
+LIST_OPERATIONS = Method(
+    "/ixc.v1.OperationService/ListOperations",
+    operation.ListOperationsRequest,
+    operation.ListOperationsResponse,
+)
+CANCEL_OPERATION = Method(
+    "/ixc.v1.OperationService/CancelOperation",
+    operation.CancelOperationRequest,
+    operation.CancelOperationResponse,
+)
+DELETE_OPERATION = Method(
+    "/ixc.v1.OperationService/DeleteOperation",
+    operation.DeleteOperationRequest,
+    operation.DeleteOperationResponse,
+)

@@ -131,6 +131,10 @@ class ModelInfo:
     system_presets: Mapping[str, str]
     dtype: str
     quantization: str | None
+    state: str = "loaded"  # "available": it lies in the models root and can be loaded
+    size_bytes: int = 0  # 0 for one outside the models root
+    origin: str = ""  # the model it was made from, if the service made it
+    merged_adapter: str = ""  # what was merged into it then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

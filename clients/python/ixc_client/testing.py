@@ -153,9 +153,15 @@ class FakeServer:
         """What is uploaded from now on is ready only when it has been looked at so often."""
         self._service.media.keep_processing(looks)
 
+    def restart(self) -> None:
+        """As if it had been killed and started again: sessions and media are still there,
+        generations are not, and whoever waits for the rest of an answer loses the connection.
+        """
+        self._service.generations.restart()
+
     def release(self) -> None:
         """Lets every answer that is held run to its end."""
-        self._service.release()
+        self._service.generations.release()
 
     # --- how it is done
 

@@ -42,10 +42,10 @@ class EngineChannel:
         except OSError as error:
             raise ChannelClosed from error
 
-    def receive(self, *, wait: bool) -> list[ToEngine]:
-        """Every complete message; with `wait`, at least one."""
+    def receive(self, *, wait: bool, at_most: float | None = None) -> list[ToEngine]:
+        """Every complete message; with `wait`, at least one, unless `at_most` seconds pass."""
         messages = self._take_complete()
-        while self._is_readable(block=wait and not messages):
+        while self._is_readable(block=wait and not messages, at_most=at_most):
             chunk = self._read()
             if not chunk:
                 raise ChannelClosed
@@ -53,8 +53,9 @@ class EngineChannel:
             messages += self._take_complete()
         return messages
 
-    def _is_readable(self, *, block: bool) -> bool:
-        return bool(self._arrivals.poll(None if block else 0))
+    def _is_readable(self, *, block: bool, at_most: float | None) -> bool:
+        milliseconds = None if at_most is None else at_most * 1000
+        return bool(self._arrivals.poll(milliseconds if block else 0))
 
     def _read(self) -> bytes:
         try:

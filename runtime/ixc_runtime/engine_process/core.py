@@ -23,13 +23,20 @@ from ixc_runtime.engine_process.messages import (
     Update,
 )
 from ixc_runtime.engine_process.runner import StepRunner
-from ixc_runtime.errors import EngineFault, RuntimeFault, fault_from_reason
+from ixc_runtime.engine_process.user_adapters import ReadAdapter
+from ixc_runtime.errors import (
+    AdapterIdTaken,
+    AdapterUnavailable,
+    EngineFault,
+    RuntimeFault,
+    fault_from_reason,
+)
 from ixc_runtime.kv_cache.cache import KvCache
 from ixc_runtime.model.decoder import Model
 from ixc_runtime.model.kv_arena import KvArena
 from ixc_runtime.model.rope import rotary_base
 from ixc_runtime.model_info import EngineLoad, MemoryPlan
-from ixc_runtime.request import FinishReason
+from ixc_runtime.request import BASE_ADAPTER, FinishReason
 from ixc_runtime.sampling.sampler import SampledToken
 from ixc_runtime.scheduler.scheduler import Chunk, Scheduler
 from ixc_runtime.scheduler.sequence import Sequence, SequenceTimes
@@ -50,7 +57,7 @@ class EngineCore:
         reuse_prefixes: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._model = model
+        self.model = model
         self.plan = plan
         self._digest = digest
         self._clock = clock
@@ -74,12 +81,13 @@ class EngineCore:
         self._runner = StepRunner(model, arena, self._images)
         self._num_steps = 0
         self._updates: list[Update] = []
+        self._adapter_digests: dict[str, str] = {}  # users' adapters alone
 
     # ---- what may happen between steps
 
     def submit(self, request: Submit) -> None:
         """Queue a sequence. The front end has priced it: it fits the context and the cache."""
-        base = rotary_base(self._model.config, len(request.token_ids))
+        base = rotary_base(self.model.config, len(request.token_ids))
         sequence = Sequence(
             request=request,
             namespace=self._namespace(request, base),
@@ -88,11 +96,35 @@ class EngineCore:
         )
         assert sequence.max_slots <= self.plan.capacity_tokens, "priced before it was sent"
         self.scheduler.submit(sequence)
+        if request.adapter not in {BASE_ADAPTER, *self.model.adapters}:
+            self._fail(sequence, _unavailable(request.adapter))
 
     def _namespace(self, request: Submit, base: float) -> bytes:
-        """All that cached values depend on besides the tokens before them."""
-        parts = (self._digest, request.adapter, request.scope, repr(base), self.plan.kv_dtype)
+        """All that cached values depend on besides the tokens before them.
+
+        A user's adapter counts by its digest: the same name may come back with other weights.
+        """
+        adapter = self._adapter_digests.get(request.adapter, request.adapter)
+        parts = (self._digest, adapter, request.scope, repr(base), self.plan.kv_dtype)
         return hashlib.sha256("\0".join(parts).encode()).digest()
+
+    def add_adapter(self, adapter: ReadAdapter) -> None:
+        """From now on sequences may ask for it. The same under the same name is there already."""
+        name = adapter.info.name
+        if self._adapter_digests.get(name) == adapter.info.digest:
+            return
+        if name in {BASE_ADAPTER, *self.model.adapters}:
+            raise AdapterIdTaken(f"another adapter is loaded as {name!r}", adapter=name)
+        self.model.add_adapter(name, adapter.pairs)
+        self._adapter_digests[name] = adapter.info.digest
+
+    def remove_adapter(self, name: str) -> None:
+        """A user's. Sequences that still ask for it fail; an unknown name is gone already."""
+        if self._adapter_digests.pop(name, None) is None:
+            return
+        for sequence in [each for each in self.scheduler if each.request.adapter == name]:
+            self._fail(sequence, _unavailable(name))
+        self.model.remove_adapter(name)
 
     def cancel(self, sequence_id: str, reason: FinishReason) -> None:
         """End a sequence wherever it is; unknown ids have ended by themselves."""
@@ -246,3 +278,7 @@ class EngineCore:
     def _release_images(self, sequence: Sequence) -> None:
         self._images.release(sequence.wanted_images)
         sequence.wanted_images.clear()
+
+
+def _unavailable(adapter: str) -> AdapterUnavailable:
+    return AdapterUnavailable(f"the adapter {adapter!r} has been unloaded", adapter=adapter)

@@ -5,19 +5,21 @@ The engine is a child process, or a thread of this one when it is embedded; both
 """
 
 import asyncio
-import contextlib
 import os
 import socket
 import sys
 import threading
 from asyncio.subprocess import Process
+from collections.abc import Callable
 
 import msgspec
 
+from ixc_runtime.child_process import Leash
 from ixc_runtime.engine_process.channel import LENGTH_BYTES, MAX_FRAME_BYTES, encode
 from ixc_runtime.engine_process.messages import (
     EngineConfig,
     FromEngine,
+    Loading,
     Ready,
     Shutdown,
     Start,
@@ -46,6 +48,7 @@ class EngineLink:
         self._reader = reader
         self._writer = writer
         self._engine = engine
+        self._leash = None if isinstance(engine, threading.Thread) else Leash(engine)
 
     @property
     def process_id(self) -> int | None:
@@ -68,9 +71,8 @@ class EngineLink:
 
     def kill(self) -> None:
         """End the process at once, whatever it is doing. Not for a thread."""
-        assert not isinstance(self._engine, threading.Thread), "threads cannot be killed"
-        with contextlib.suppress(ProcessLookupError):
-            self._engine.kill()
+        assert self._leash is not None, "threads cannot be killed"
+        self._leash.kill()
 
     async def close(self) -> None:
         """Ask the engine to stop, and see that it has."""
@@ -80,6 +82,13 @@ class EngineLink:
         await self._join()
         self._writer.close()
 
+    async def abandon(self) -> None:
+        """End an engine that never came to serve. A thread ends at its next word to us."""
+        self._writer.close()
+        if not isinstance(self._engine, threading.Thread):
+            self.kill()
+            await self._engine.wait()
+
     async def _join(self) -> None:
         if isinstance(self._engine, threading.Thread):
             await asyncio.to_thread(self._engine.join, _STOP_SECONDS)
@@ -87,12 +96,23 @@ class EngineLink:
         try:
             await asyncio.wait_for(self._engine.wait(), _STOP_SECONDS)
         except TimeoutError:
-            self._engine.kill()
+            self.kill()
             await self._engine.wait()
+        if self._leash is not None:
+            self._leash.let_go()
 
 
-async def open_link(config: EngineConfig, *, in_process: bool) -> tuple[EngineLink, Ready]:
-    """Start an engine and wait until it is ready. Raises the fault that kept it from starting."""
+async def open_link(
+    config: EngineConfig,
+    *,
+    in_process: bool,
+    on_loading: Callable[[Loading], None] = lambda loading: None,
+) -> tuple[EngineLink, Ready]:
+    """Start an engine and wait until it is ready. Raises the fault that kept it from starting.
+
+    `on_loading` hears how far it is. Cancelled, or too late, an engine process is killed: one that
+    loads listens to nobody.
+    """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     engine = _start_thread(theirs) if in_process else await _start_process(theirs)
@@ -101,17 +121,18 @@ async def open_link(config: EngineConfig, *, in_process: bool) -> tuple[EngineLi
     link.send(Start(config))
     try:
         async with asyncio.timeout(_START_SECONDS):
-            first = await link.receive()
-        if isinstance(first, StartFailed):
-            raise fault_from_reason(first.reason, first.message, first.metadata)
-        assert isinstance(first, Ready), "an engine's first message is Ready or StartFailed"
+            while isinstance(said := await link.receive(), Loading):
+                on_loading(said)
+        if isinstance(said, StartFailed):
+            raise fault_from_reason(said.reason, said.message, said.metadata)
+        assert isinstance(said, Ready), "an engine that has started says Ready or StartFailed"
     except TimeoutError:
-        await link.close()
+        await link.abandon()
         raise EngineLost(f"the engine was not ready after {_START_SECONDS:g} s") from None
     except BaseException:
-        await link.close()
+        await link.abandon()
         raise
-    return link, first
+    return link, said
 
 
 def _start_thread(connection: socket.socket) -> threading.Thread:

@@ -3,36 +3,62 @@
 Nothing here knows what a step does; nothing in the core knows that there is a socket.
 """
 
+import logging
+from concurrent.futures import Future
+
 from ixc_runtime.engine_process.channel import EngineChannel
 from ixc_runtime.engine_process.core import EngineCore
 from ixc_runtime.engine_process.messages import (
     Answer,
     Ask,
     Cancel,
+    DropAdapter,
     Frame,
     Pixels,
     PixelsFailed,
+    Query,
+    Refusal,
     Shutdown,
     Start,
     Submit,
+    TakeAdapter,
     ToEngine,
 )
+from ixc_runtime.engine_process.user_adapters import AdapterReader, ReadAdapter
+from ixc_runtime.errors import EngineFault, RuntimeFault
+
+_log = logging.getLogger(__name__)
+# How often an idle engine looks whether an adapter has been read.
+_LOOK_SECONDS = 0.02
 
 
 def run_loop(core: EngineCore, channel: EngineChannel) -> None:
     """Serve until Shutdown. Raises ChannelClosed when the front end is gone."""
+    reader = AdapterReader(core.model)
+    try:
+        _run(core, channel, reader)
+    finally:
+        reader.close()
+
+
+def _run(core: EngineCore, channel: EngineChannel, reader: AdapterReader) -> None:
     is_busy = False
     while True:
-        for message in channel.receive(wait=not is_busy):
+        patience = _LOOK_SECONDS if reader.is_reading else None
+        for message in channel.receive(wait=not is_busy, at_most=patience):
             if isinstance(message, Shutdown):
                 return
-            _apply(message, core, channel)
+            _apply(message, core, channel, reader)
+        for question_id, read in reader.finished():
+            channel.send(_taken(question_id, read, core))
         updates, is_busy = core.step()
         if updates:
             channel.send(Frame(updates, core.load))
 
 
-def _apply(message: ToEngine, core: EngineCore, channel: EngineChannel) -> None:
+def _apply(
+    message: ToEngine, core: EngineCore, channel: EngineChannel, reader: AdapterReader
+) -> None:
     match message:
         case Submit():
             core.submit(message)
@@ -42,8 +68,30 @@ def _apply(message: ToEngine, core: EngineCore, channel: EngineChannel) -> None:
             core.supply(message)
         case PixelsFailed():
             core.pixels_failed(message)
+        case Ask(question_id, TakeAdapter(source)):
+            reader.begin(question_id, source)
+        case Ask(question_id, DropAdapter(name)):
+            core.remove_adapter(name)
+            channel.send(Answer(question_id=question_id, load=core.load))
         case Ask(question_id, question):
-            violations = core.check_integrity() if question == "integrity" else []
+            violations = core.check_integrity() if question is Query.INTEGRITY else []
             channel.send(Answer(question_id=question_id, load=core.load, violations=violations))
         case Start() | Shutdown():
             raise AssertionError("Start comes once, first; Shutdown never gets here")
+
+
+def _taken(question_id: int, read: Future[ReadAdapter], core: EngineCore) -> Answer:
+    try:
+        adapter = read.result()
+        core.add_adapter(adapter)
+    except RuntimeFault as fault:
+        failure = fault
+    except Exception:
+        _log.exception("an adapter could not be read")
+        failure = EngineFault("the adapter could not be read; the engine's log says why")
+    else:
+        return Answer(question_id=question_id, load=core.load, adapter=adapter.info)
+    refusal = Refusal(
+        reason=failure.reason, message=failure.message, metadata=dict(failure.metadata)
+    )
+    return Answer(question_id=question_id, load=core.load, refusal=refusal)

@@ -1,14 +1,28 @@
 """What the front end and the engine say to each other, one msgpack value a message.
 
 The front end sends Start, then any of Submit, Cancel, Pixels, PixelsFailed, Ask and Shutdown.
-The engine answers Ready or StartFailed, then sends one Frame a step, with everything that the
-step brought, and an Answer to each Ask. Decoding checks every field's type; nothing is executed.
+The engine says Loading while it starts, then Ready or StartFailed; then it sends one Frame a step,
+with everything that the step brought, and an Answer to each Ask. Decoding checks every field's
+type; nothing is executed.
 """
+
+from enum import StrEnum
 
 import msgspec
 
-from ixc_runtime.model_info import EngineLoad, MemoryPlan, ModelInfo
+from ixc_runtime.model_info import AdapterInfo, EngineLoad, MemoryPlan, ModelInfo
 from ixc_runtime.request import FinishReason, SamplingParams, TokenLogprob
+
+
+class AdapterSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A user's adapter: what it is called, and its folder in PEFT layout.
+
+    `digest` None takes what is there; given, it must still be that.
+    """
+
+    name: str
+    folder: str
+    digest: str | None = None
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +46,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     queue_limit: int = 64  # requests waiting beyond max_batch
     reuse_prefixes: bool = True
     threads: int | None = None  # CPU threads of the engine; None: all cores
+    adapters: tuple[AdapterSource, ...] = ()  # to be there from the start
 
 
 # ---- front end to engine
@@ -91,11 +106,29 @@ class PixelsFailed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     metadata: dict[str, str] = {}
 
 
-class Ask(msgspec.Struct, frozen=True, tag=True):
-    """`question`: "load" or "integrity"."""
+class TakeAdapter(msgspec.Struct, frozen=True, tag=True):
+    """Read it beside the steps; once answered, sequences may ask for it."""
 
+    source: AdapterSource
+
+
+class DropAdapter(msgspec.Struct, frozen=True, tag=True):
+    """No sequence asks for it any more."""
+
+    name: str
+
+
+class Query(StrEnum):
+    LOAD = "load"
+    INTEGRITY = "integrity"
+
+
+Question = Query | TakeAdapter | DropAdapter
+
+
+class Ask(msgspec.Struct, frozen=True, tag=True):
     question_id: int
-    question: str
+    question: Question
 
 
 class Shutdown(msgspec.Struct, frozen=True, tag=True):
@@ -106,6 +139,22 @@ ToEngine = Start | Submit | Cancel | Pixels | PixelsFailed | Ask | Shutdown
 
 
 # ---- engine to front end
+
+
+class LoadingStage(StrEnum):
+    """In this order."""
+
+    CHECKPOINT = "checkpoint"  # its files are looked at
+    WEIGHTS = "weights"  # they are read: `done` of `total` bytes
+    CACHE = "cache"  # memory is divided, and taken
+
+
+class Loading(msgspec.Struct, frozen=True, tag=True):
+    """How far the start is. Without figures where a stage has none."""
+
+    stage: LoadingStage
+    done: int = 0
+    total: int = 0
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -176,10 +225,22 @@ class Frame(msgspec.Struct, frozen=True, tag=True):
     load: EngineLoad
 
 
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """A fault, as it crosses between processes."""
+
+    reason: str
+    message: str
+    metadata: dict[str, str] = {}
+
+
 class Answer(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """`adapter` is what TakeAdapter brought; `refusal` why it brought nothing."""
+
     question_id: int
     load: EngineLoad
     violations: list[str] = []
+    adapter: AdapterInfo | None = None
+    refusal: Refusal | None = None
 
 
-FromEngine = Ready | StartFailed | Frame | Answer
+FromEngine = Loading | Ready | StartFailed | Frame | Answer

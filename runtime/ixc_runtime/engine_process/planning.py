@@ -4,8 +4,6 @@ Pure arithmetic over the model's sizes. What the caller leaves open is chosen he
 chosen is in the MemoryPlan, which is printed at start and served by GetServerInfo.
 """
 
-import os
-
 from ixc_runtime.config import ModelConfig
 from ixc_runtime.engine_process.messages import EngineConfig
 from ixc_runtime.errors import FieldInvalid, KvCacheFull
@@ -78,11 +76,6 @@ def make_plan(
         queue_limit=config.queue_limit,
     )
     return plan, min(wanted_context, plan.capacity_tokens)
-
-
-def free_host_bytes() -> int:
-    """Physical memory that is not in use."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _check(config: EngineConfig, model: ModelConfig) -> None:

@@ -10,6 +10,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,13 +19,23 @@ from ixc_runtime.config import load_settings
 from ixc_runtime.engine_process.channel import ChannelClosed, EngineChannel
 from ixc_runtime.engine_process.core import EngineCore
 from ixc_runtime.engine_process.loop import run_loop
-from ixc_runtime.engine_process.messages import EngineConfig, Ready, Start, StartFailed
-from ixc_runtime.engine_process.planning import free_host_bytes, make_plan
+from ixc_runtime.engine_process.messages import (
+    AdapterSource,
+    EngineConfig,
+    Loading,
+    LoadingStage,
+    Ready,
+    Start,
+    StartFailed,
+)
+from ixc_runtime.engine_process.planning import make_plan
+from ixc_runtime.engine_process.user_adapters import read_adapter
 from ixc_runtime.errors import CheckpointInvalid, EngineFault, FieldInvalid, RuntimeFault
 from ixc_runtime.media.geometry import num_image_tokens
 from ixc_runtime.model.decoder import Model
 from ixc_runtime.model.loader import checkpoint_digest, load_model
-from ixc_runtime.model_info import ModelInfo
+from ixc_runtime.model_folder import free_host_bytes
+from ixc_runtime.model_info import AdapterInfo, ModelInfo
 from ixc_runtime.prompt.tokenizer import Tokenizer, load_tokenizer, resolve_roles
 from ixc_runtime.request import BASE_ADAPTER
 
@@ -48,9 +59,11 @@ def serve(connection: socket.socket) -> None:
 
 def _start(config: EngineConfig, channel: EngineChannel) -> EngineCore | None:
     try:
-        core, ready = build_engine(config)
+        core, ready = build_engine(config, channel.send)
     except RuntimeFault as fault:
         failure = fault
+    except ChannelClosed:
+        raise
     except Exception:
         _log.exception("the engine could not start")
         failure = EngineFault("the engine could not start; its log says why")
@@ -63,17 +76,54 @@ def _start(config: EngineConfig, channel: EngineChannel) -> EngineCore | None:
     return None
 
 
-def build_engine(config: EngineConfig) -> tuple[EngineCore, Ready]:
+def build_engine(
+    config: EngineConfig, tell: Callable[[Loading], None] = lambda loading: None
+) -> tuple[EngineCore, Ready]:
     """Load the model, plan the memory, take it. Raises a RuntimeFault that says what is wrong."""
     if config.device != "cpu":
         raise FieldInvalid("device", f"device is {config.device}; operations exist for cpu only")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder = Path(config.model)
-    model = load_model(folder, device=config.device, dtype=config.dtype)
+    tell(Loading(LoadingStage.CHECKPOINT))
+    model = load_model(
+        folder, device=config.device, dtype=config.dtype, on_progress=_in_hundredths(tell)
+    )
     digest = checkpoint_digest(folder)
+    tell(Loading(LoadingStage.CACHE))
     core, context_limit = make_core(model, config, digest=digest)
-    return core, Ready(_model_info(config, model, digest, context_limit), core.plan)
+    adapters = tuple(filter(None, (_take(core, source) for source in config.adapters)))
+    return core, Ready(_model_info(config, model, digest, context_limit, adapters), core.plan)
+
+
+def _in_hundredths(tell: Callable[[Loading], None]) -> Callable[[int, int], None]:
+    """Thousands of tensors are read; their count is not worth as many messages."""
+    told = -1
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal told
+        if (hundredths := 100 * done // max(total, 1)) > told:
+            told = hundredths
+            tell(Loading(LoadingStage.WEIGHTS, done, total))
+
+    return on_progress
+
+
+def _take(core: EngineCore, source: AdapterSource) -> AdapterInfo | None:
+    """An adapter that is to be there from the start.
+
+    One that was there before a crash, which its digest tells, may have gone or changed since: then
+    the engine does without it rather than not at all.
+    """
+    try:
+        adapter = read_adapter(source, core.model)
+    except RuntimeFault as fault:
+        if source.digest is None:
+            raise
+        _log.error("the adapter %s is not loaded again: %s", source.name, fault.message)
+        return None
+    core.add_adapter(adapter)
+    return adapter.info
 
 
 def make_core(model: Model, config: EngineConfig, *, digest: str) -> tuple[EngineCore, int]:
@@ -98,7 +148,13 @@ def make_core(model: Model, config: EngineConfig, *, digest: str) -> tuple[Engin
     return core, context_limit
 
 
-def _model_info(config: EngineConfig, model: Model, digest: str, context_limit: int) -> ModelInfo:
+def _model_info(
+    config: EngineConfig,
+    model: Model,
+    digest: str,
+    context_limit: int,
+    user_adapters: tuple[AdapterInfo, ...],
+) -> ModelInfo:
     folder = Path(config.model)
     settings = load_settings(folder)
     tokenizer = load_tokenizer(folder)
@@ -106,6 +162,7 @@ def _model_info(config: EngineConfig, model: Model, digest: str, context_limit: 
     roles = resolve_roles(tokenizer, settings)
     name = config.name or folder.resolve().name
     quantization = model.config.quantization
+    users = {each.name for each in user_adapters}
     return ModelInfo(
         name=name,
         display_name=settings.display_name or name,
@@ -115,7 +172,8 @@ def _model_info(config: EngineConfig, model: Model, digest: str, context_limit: 
         native_context_limit=model.config.max_position_embeddings,
         vocab_size=model.config.vocab_size,
         num_layers=model.config.num_layers,
-        adapters=(BASE_ADAPTER, *sorted(model.adapters)),
+        adapters=(BASE_ADAPTER, *sorted(model.adapters - users), *sorted(users)),
+        user_adapters=user_adapters,
         tile_size=model.tower.tile_size if model.tower else None,
         hd_num_single=settings.hd_num_single,
         hd_num_several=settings.hd_num_several,
@@ -152,8 +210,10 @@ def _dtype_name(dtype: torch.dtype) -> str:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    # Ctrl-C reaches the whole process group; the front end decides what it means.
+    # Ctrl-C reaches the whole process group, a supervisor's SIGTERM every process of a service;
+    # the front end decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     serve(socket.socket(fileno=int(sys.argv[1])))
 
 

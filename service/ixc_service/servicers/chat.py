@@ -7,8 +7,8 @@ from ixc.v1.events_pb2 import GenerationEvent
 from ixc_service.identifiers import id_of
 from ixc_service.jobs import ChatJob, Desk
 from ixc_service.run import OnDisconnect
-from ixc_service.store import RequestKey
-from ixc_service.streams import Context, Streams, request_key
+from ixc_service.store import LOCAL_OWNER, RequestKey
+from ixc_service.streams import Context, Streams, request_key, start_by
 from ixc_service.translate import requests
 from ixc_service.translate.events import replayed_turn
 from ixc_service.validate.requests import check_chat
@@ -21,17 +21,24 @@ class ChatServicer(ChatServiceServicer):
         self._flush_seconds = flush_seconds
 
     async def Chat(self, request: pb.ChatRequest, context: Context) -> None:  # type: ignore[override]
-        check_chat(request, self._desk.limits, self._desk.model)
+        session_id = id_of(request.session, "sessions") or ""
+        model = await self._desk.facts(LOCAL_OWNER, session_id)
+        check_chat(request, self._desk.limits, model)
         key = request_key("Chat", request)
         if key and await self._replay(key, request, context):
             return
-        session_id = id_of(request.session, "sessions") or ""
-        order = requests.chat_order(request, session_id, self._desk.limits)
+        spec = requests.run_spec(
+            request, OnDisconnect.GRACE, self._desk.limits, model=model, session_id=session_id
+        )
+        order = requests.chat_order(
+            request,
+            session_id,
+            self._desk.limits,
+            start_by=start_by(context, spec, self._desk.clock),
+        )
         run, view = self._streams.begin(
             key,
-            requests.run_spec(
-                request, OnDisconnect.GRACE, self._desk.limits, session_id=session_id
-            ),
+            spec,
             requests.view(request.output, request.after_sequence, self._flush_seconds),
             lambda run: ChatJob(order, key, run, self._desk),
         )

@@ -15,7 +15,7 @@ from ixc_service.log_events import emit
 from ixc_service.paging import decode_token, encode_token, page_size
 from ixc_service.run import OnDisconnect, Run
 from ixc_service.store import LOCAL_OWNER
-from ixc_service.streams import Context, Streams, request_key
+from ixc_service.streams import Context, Streams, request_key, start_by
 from ixc_service.translate import events, requests, resources
 from ixc_service.validate import requests as checks
 
@@ -34,23 +34,34 @@ class GenerationServicer(GenerationServiceServicer):
         self._generations = generations
         self._streams = streams
         self._desk = desk
-        self._model = desk.model
         self._limits = desk.limits
         self._flush_seconds = flush_seconds
 
     # A coroutine that writes, which the stub's type does not know: it can be told when a write
     # takes too long, a generator cannot.
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:  # type: ignore[override]
-        checks.check_generate(request, self._limits, self._model)
-        asked = requests.generation_request(request, self._model, self._limits, self._desk.media)
+        models = self._desk.models
+        model = models.facts(request.model)
+        checks.check_generate(request, self._limits, model)
+        asked = requests.generation_request(request, model, self._limits, self._desk.media)
         attachments = requests.attachments(requests.contents_of(request.prompt))
+        spec = requests.run_spec(
+            request, OnDisconnect.CANCEL, self._limits, model=model, labels=dict(request.labels)
+        )
+        deadline = start_by(context, spec, self._desk.clock)
         run, view = self._streams.begin(
             request_key("Generate", request),
-            requests.run_spec(
-                request, OnDisconnect.CANCEL, self._limits, labels=dict(request.labels)
-            ),
+            spec,
             requests.view(request.output, request.after_sequence, self._flush_seconds),
-            lambda _: GenerateJob(LOCAL_OWNER, asked, attachments, self._desk),
+            # An earlier run of this request is there to attach to, even if its model has gone.
+            lambda _: GenerateJob(
+                LOCAL_OWNER,
+                models.get(request.model),
+                asked,
+                attachments,
+                self._desk,
+                start_by=deadline,
+            ),
         )
         await self._streams.send(run, view, context, _generate_response)
 
@@ -107,7 +118,7 @@ class GenerationServicer(GenerationServiceServicer):
         return self._generations.get(LOCAL_OWNER, id_of(name, "generations") or "")
 
     def _message(self, run: Run, *, with_text: bool = True) -> generation_pb2.Generation:
-        return resources.generation_message(run, self._model, self._limits, with_text=with_text)
+        return resources.generation_message(run, self._limits, with_text=with_text)
 
 
 def _generate_response(event: GenerationEvent) -> pb.GenerateResponse:

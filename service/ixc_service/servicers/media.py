@@ -8,7 +8,6 @@ from ixc.v1 import media_pb2
 from ixc.v1 import media_service_pb2 as pb
 from ixc.v1.media_service_pb2_grpc import MediaServiceServicer
 from ixc_runtime.errors import MediaTypeUnsupported, NotOffered, ServerDraining
-from ixc_service.engine_port import EnginePort
 from ixc_service.identifiers import digest_of
 from ixc_service.jobs import Desk
 from ixc_service.media_store import objection
@@ -23,16 +22,15 @@ Requests = AsyncIterator[pb.UploadMediaRequest]
 
 
 class MediaServicer(MediaServiceServicer):
-    def __init__(self, engine: EnginePort, desk: Desk, uploads: Uploads) -> None:
-        self._engine = engine
+    def __init__(self, desk: Desk, uploads: Uploads) -> None:
         self._desk = desk
         self._uploads = uploads
 
     async def UploadMedia(
         self, request_iterator: Requests, context: Context
     ) -> pb.UploadMediaResponse:
-        if self._desk.model.tile_size is None:
-            raise NotOffered("this model takes no pictures and no clips", feature="images")
+        if self._desk.models.with_pictures() is None:
+            raise NotOffered("no model here takes pictures and clips", feature="images")
         first = await self._next(request_iterator) or pb.UploadMediaRequest()
         checks.check_spec(first, self._desk.limits)
         wish = messages.upload_wish(first.spec, LOCAL_OWNER, self._desk.limits)
@@ -137,4 +135,6 @@ class MediaServicer(MediaServiceServicer):
         facts = record.facts
         if facts is None or isinstance(facts, MediaFailure):
             return messages.media_message(record)
-        return messages.media_message(record, facts, self._engine.price(facts))
+        model = self._desk.models.with_pictures()
+        price = model.engine.price(facts) if model else None
+        return messages.media_message(record, facts, price)

@@ -6,6 +6,7 @@ import dataclasses
 from ixc.v1 import session_pb2
 from ixc.v1 import session_service_pb2 as pb
 from ixc.v1.session_service_pb2_grpc import SessionServiceServicer
+from ixc_runtime import ModelInfo
 from ixc_service.errors import SessionBusy
 from ixc_service.generations import Generations
 from ixc_service.identifiers import generation_name, id_of, new_id, session_name
@@ -28,9 +29,10 @@ class SessionServicer(SessionServiceServicer):
     async def CreateSession(
         self, request: pb.CreateSessionRequest, context: Context
     ) -> pb.CreateSessionResponse:
-        checks.check_create_session(request, self._desk.limits, self._desk.model)
+        models, name = self._desk.models, request.session.model
+        checks.check_create_session(request, self._desk.limits, models.facts(name))
         session = await self._desk.store.create(
-            self._new_record(request), request_key("CreateSession", request)
+            self._new_record(request, models.get(name).info), request_key("CreateSession", request)
         )
         return pb.CreateSessionResponse(session=self._message(session))
 
@@ -80,7 +82,8 @@ class SessionServicer(SessionServiceServicer):
     async def UpdateSession(
         self, request: pb.UpdateSessionRequest, context: Context
     ) -> pb.UpdateSessionResponse:
-        checks.check_update_session(request, self._desk.limits, self._desk.model)
+        model = await self._desk.facts(LOCAL_OWNER, _id(request.session.name))
+        checks.check_update_session(request, self._desk.limits, model)
         session = await self._desk.store.update(
             LOCAL_OWNER,
             _id(request.session.name),
@@ -133,16 +136,16 @@ class SessionServicer(SessionServiceServicer):
 
     # ---- records
 
-    def _new_record(self, request: pb.CreateSessionRequest) -> SessionRecord:
+    def _new_record(self, request: pb.CreateSessionRequest, model: ModelInfo) -> SessionRecord:
         now, session = self._now(), request.session
         ttl = self._desk.limits.default_session_ttl_seconds
         return SessionRecord(
             owner=LOCAL_OWNER,
             session_id=request.session_id or new_id(now),
             incarnation=new_id(now),
-            model=self._desk.model.name,
-            weights_digest=self._desk.model.digest,
-            system_instruction=requests.system_text(session, self._desk.model),
+            model=model.name,
+            weights_digest=model.digest,
+            system_instruction=requests.system_text(session, model),
             system_preset=session.system_preset,
             default_sampling=requests.sampling_params(session.default_sampling),
             labels=dict(session.labels),
@@ -182,7 +185,8 @@ class SessionServicer(SessionServiceServicer):
 
     def _message(self, session: SessionRecord) -> session_pb2.Session:
         active = self._active(session.session_id)
-        return resources.session_message(session, self._desk.model, active)
+        served = self._desk.models.find_for(session)
+        return resources.session_message(session, served.info if served else None, active)
 
     # ---- rules
 

@@ -4,7 +4,7 @@ import sqlite3
 
 from ixc_service.errors import StoreUnavailable
 
-VERSION = 2
+VERSION = 3
 
 # Index n holds what turns version n into n + 1.
 _STEPS = (
@@ -96,6 +96,43 @@ _STEPS = (
         expire_time REAL NOT NULL,
         PRIMARY KEY (owner, upload_id)
     ) STRICT, WITHOUT ROWID;
+    """,
+    """
+    -- Long work. `body` is an OperationRecord in msgpack, the columns are what is searched for.
+    CREATE TABLE operations (
+        owner        TEXT NOT NULL,
+        operation_id TEXT NOT NULL,
+        kind         TEXT NOT NULL,
+        state        TEXT NOT NULL,
+        end_time     REAL,
+        body         BLOB NOT NULL,
+        PRIMARY KEY (owner, operation_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX operations_by_end ON operations (end_time);
+
+    CREATE TABLE operation_events (
+        owner        TEXT NOT NULL,
+        operation_id TEXT NOT NULL,
+        sequence     INTEGER NOT NULL,
+        body         BLOB NOT NULL,
+        PRIMARY KEY (owner, operation_id, sequence),
+        FOREIGN KEY (owner, operation_id) REFERENCES operations ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE operation_requests (
+        owner        TEXT NOT NULL,
+        method       TEXT NOT NULL,
+        request_id   TEXT NOT NULL,
+        digest       BLOB NOT NULL,
+        operation_id TEXT NOT NULL,
+        PRIMARY KEY (owner, method, request_id),
+        FOREIGN KEY (owner, operation_id) REFERENCES operations ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX operation_requests_by_operation ON operation_requests (owner, operation_id);
+
+    -- Tells what this server's jobs have left in a models root from what others' have.
+    CREATE TABLE store_identity (id TEXT NOT NULL) STRICT;
+    INSERT INTO store_identity VALUES (lower(hex(randomblob(16))));
     """,
 )
 

@@ -7,7 +7,6 @@ from ixc_runtime import (
     Accepted,
     Completed,
     FinishReason,
-    ModelInfo,
     PromptProcessed,
     SamplingParams,
     TextDelta,
@@ -42,11 +41,11 @@ STATES = {
 
 
 def event_message(
-    item: Event | Notice, sequence: int, run: Run, view: View, model: ModelInfo
+    item: Event | Notice, sequence: int, run: Run, view: View
 ) -> events_pb2.GenerationEvent:
     """`sequence` is the reader's cursor, which notices repeat."""
     if isinstance(item, Event):
-        message = _logged(item, run, view, model)
+        message = _logged(item, run, view)
         message.sequence = item.sequence
         return message
     message = events_pb2.GenerationEvent(sequence=sequence)
@@ -59,13 +58,13 @@ def event_message(
     return message
 
 
-def _logged(event: Event, run: Run, view: View, model: ModelInfo) -> events_pb2.GenerationEvent:
+def _logged(event: Event, run: Run, view: View) -> events_pb2.GenerationEvent:
     shows_ids = run.spec.sends_token_ids
     match event.update:
         case TextDelta() as update:
             return _delta_event(update, shows_ids=shows_ids)
         case Accepted() as update:
-            return events_pb2.GenerationEvent(accepted=_accepted(update, run, view, model))
+            return events_pb2.GenerationEvent(accepted=_accepted(update, run, view))
         case PromptProcessed() as update:
             return events_pb2.GenerationEvent(prompt_processed=_processed(update, run))
         case Snapshot() as update:
@@ -75,7 +74,7 @@ def _logged(event: Event, run: Run, view: View, model: ModelInfo) -> events_pb2.
                     text=update.text,
                     token_ids=update.token_ids if shows_ids else (),
                     token_count=len(update.token_ids),
-                    accepted=_accepted(run.accepted, run, view, model),
+                    accepted=_accepted(run.accepted, run, view),
                 )
             )
         case Finished() as update:
@@ -92,10 +91,8 @@ def _logged(event: Event, run: Run, view: View, model: ModelInfo) -> events_pb2.
             return events_pb2.GenerationEvent(failed=failed)
 
 
-def _accepted(
-    update: Accepted, run: Run, view: View, model: ModelInfo
-) -> events_pb2.GenerationAccepted:
-    session = run.spec.session_id
+def _accepted(update: Accepted, run: Run, view: View) -> events_pb2.GenerationAccepted:
+    session, model = run.spec.session_id, run.spec.model
     return events_pb2.GenerationAccepted(
         generation=generation_name(run.id),
         session=session_name(session) if session else "",

@@ -256,6 +256,7 @@ def run_spec(
     default: OnDisconnect,
     limits: Limits,
     *,
+    model: ModelInfo,
     session_id: str | None = None,
     labels: dict[str, str] | None = None,
 ) -> RunSpec:
@@ -263,6 +264,7 @@ def run_spec(
     grace = limits.default_resume_grace_seconds
     return RunSpec(
         owner=LOCAL_OWNER,
+        model=model,
         request_id=request.request_id,
         adapter=request.adapter or BASE_ADAPTER,
         labels=labels or {},
@@ -292,7 +294,13 @@ def generation_request(
     )
 
 
-def chat_order(request: chat_service_pb2.ChatRequest, session_id: str, limits: Limits) -> ChatOrder:
+def chat_order(
+    request: chat_service_pb2.ChatRequest,
+    session_id: str,
+    limits: Limits,
+    *,
+    start_by: float | None,
+) -> ChatOrder:
     return ChatOrder(
         owner=LOCAL_OWNER,
         session_id=session_id,
@@ -307,6 +315,7 @@ def chat_order(request: chat_service_pb2.ChatRequest, session_id: str, limits: L
         keeps_partial=request.on_cancel == chat_service_pb2.PARTIAL_POLICY_KEEP_PARTIAL,
         queue_timeout_seconds=queue_timeout(request.run, limits),
         generation_timeout_seconds=generation_timeout(request.run, limits),
+        start_by=start_by,
     )
 
 

@@ -1,7 +1,7 @@
 """From the service's records to the contract's resources: sessions, turns, generations, server."""
 
 import dataclasses
-import re
+from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -34,15 +34,9 @@ from ixc_service.translate.events import (
     timings_message,
     usage_message,
 )
-from ixc_service.translate.requests import preset_text
+from ixc_service.translate.models import DTYPES
 
-_DTYPES = {
-    "float32": model_pb2.DATA_TYPE_FLOAT32,
-    "bfloat16": model_pb2.DATA_TYPE_BFLOAT16,
-    "float16": model_pb2.DATA_TYPE_FLOAT16,
-}
 _CHUNK_FRAME_BYTES = 64  # what stands around a chunk's bytes in its message
-_SCHEMES = {"awq": model_pb2.QUANTIZATION_SCHEME_AWQ}
 
 
 def timestamp(moment: float) -> Timestamp:
@@ -53,8 +47,9 @@ def timestamp(moment: float) -> Timestamp:
 
 
 def session_message(
-    record: SessionRecord, model: ModelInfo, active: Run | None
+    record: SessionRecord, model: ModelInfo | None, active: Run | None
 ) -> session_pb2.Session:
+    """`model` None: the one it was made with is not served."""
     message = session_pb2.Session(
         name=session_name(record.session_id),
         model=model_name(record.model),
@@ -64,7 +59,7 @@ def session_message(
         state=session_pb2.SESSION_STATE_GENERATING if active else session_pb2.SESSION_STATE_IDLE,
         active_generation=generation_name(active.id) if active else "",
         context_tokens=record.context_tokens,
-        context_limit=model.context_limit,
+        context_limit=model.context_limit if model else 0,
         labels=record.labels,
         parent=record.parent or "",
         forked_at_turn=record.forked_at_turn or 0,
@@ -130,16 +125,14 @@ def _video(part: StoredVideo) -> content_pb2.VideoPart:
 # ---- generations
 
 
-def generation_message(
-    run: Run, model: ModelInfo, limits: Limits, *, with_text: bool
-) -> generation_pb2.Generation:
+def generation_message(run: Run, limits: Limits, *, with_text: bool) -> generation_pb2.Generation:
     done, terminal = run.completed, run.log.terminal
     message = generation_pb2.Generation(
         name=generation_name(run.id),
         session=session_name(run.spec.session_id) if run.spec.session_id else "",
         turn_index=run.turn_index,
         request_id=run.spec.request_id,
-        model=model_name(model.name),
+        model=model_name(run.spec.model.name),
         adapter=run.spec.adapter,
         state=STATES[run.state],
         text=run.log.text() if with_text else "",
@@ -164,43 +157,7 @@ def generation_message(
     return message
 
 
-# ---- model and server
-
-
-def model_message(model: ModelInfo) -> model_pb2.Model:
-    message = model_pb2.Model(
-        name=model_name(model.name),
-        display_name=model.display_name,
-        description=model.description,
-        weights_digest=model.digest,
-        context_limit=model.context_limit,
-        vocab_size=model.vocab_size,
-        eos_token_ids=model.stop_token_ids,
-        default_sampling=sampling_message(model.default_sampling),
-        adapters=[name for name in model.adapters if name != BASE_ADAPTER],
-        system_presets=[
-            model_pb2.SystemPresetText(
-                preset=content_pb2.SYSTEM_PRESET_META_INSTRUCTION_DEFAULT, text=preset_text(model)
-            )
-        ],
-        dtype=_DTYPES.get(model.dtype, model_pb2.DATA_TYPE_UNSPECIFIED),
-    )
-    if model.tile_size is not None:
-        message.image_input.tile_size = model.tile_size
-        message.image_input.hd_num_single = model.hd_num_single
-        message.image_input.hd_num_several = model.hd_num_several
-        message.image_input.hd_num_max = model.hd_num_max
-    if model.quantization is not None:
-        message.quantization.CopyFrom(_quantization(model.quantization))
-    return message
-
-
-def _quantization(name: str) -> model_pb2.Quantization:
-    """From the runtime's name for it, such as "awq-int4-g128"."""
-    scheme, bits, group_size = re.fullmatch(r"(\w+)-int(\d+)-g(\d+)", name).groups()  # type: ignore[union-attr]
-    return model_pb2.Quantization(
-        scheme=_SCHEMES[scheme], bits=int(bits), group_size=int(group_size)
-    )
+# ---- server
 
 
 def limits_message(limits: Limits, model: ModelInfo, plan: MemoryPlan) -> model_pb2.Limits:
@@ -228,8 +185,8 @@ def plan_message(plan: MemoryPlan, model: ModelInfo) -> model_pb2.StartupPlan:
     return model_pb2.StartupPlan(
         backend=model_pb2.BACKEND_CPU,
         backend_description=f"{plan.device}: {plan.backend}",
-        dtype=_DTYPES.get(model.dtype, model_pb2.DATA_TYPE_UNSPECIFIED),
-        kv_dtype=_DTYPES.get(plan.kv_dtype, model_pb2.DATA_TYPE_UNSPECIFIED),
+        dtype=DTYPES.get(model.dtype, model_pb2.DATA_TYPE_UNSPECIFIED),
+        kv_dtype=DTYPES.get(plan.kv_dtype, model_pb2.DATA_TYPE_UNSPECIFIED),
         weights_bytes=plan.weights_bytes,
         adapters_bytes=plan.adapters_bytes,
         page_size=plan.page_size,
@@ -249,7 +206,7 @@ def images_capacity(plan: MemoryPlan, model: ModelInfo) -> int:
 
 
 def capabilities(
-    model: ModelInfo, *, reuses_prefixes: bool
+    model: ModelInfo, *, reuses_prefixes: bool, has_models_root: bool, has_adapters_root: bool
 ) -> list[model_pb2.Capability.ValueType]:
     found = [model_pb2.CAPABILITY_TOKEN_PROMPTS, model_pb2.CAPABILITY_LOGPROBS]
     if model.tile_size is not None:
@@ -258,24 +215,29 @@ def capabilities(
         found.append(model_pb2.CAPABILITY_ADAPTERS)
     if reuses_prefixes:
         found.append(model_pb2.CAPABILITY_PREFIX_CACHE)
+    if has_models_root:
+        found.append(model_pb2.CAPABILITY_WEIGHTS)
+    if has_adapters_root:
+        found.append(model_pb2.CAPABILITY_USER_ADAPTERS)
     return sorted(found)
 
 
 def load_message(
-    load: EngineLoad,
+    loads: Sequence[EngineLoad],
     *,
     state: model_pb2.ServerState.ValueType,
     num_detached: int,
     num_sessions: int,
 ) -> model_pb2.Load:
+    """Of all models together."""
     return model_pb2.Load(
         state=state,
-        running_generations=load.running,
-        queued_generations=load.waiting,
+        running_generations=sum(load.running for load in loads),
+        queued_generations=sum(load.waiting for load in loads),
         detached_generations=num_detached,
-        pages_used=load.pages_used,
-        pages_cached=load.pages_indexed,
-        pages_total=load.pages_total,
+        pages_used=sum(load.pages_used for load in loads),
+        pages_cached=sum(load.pages_indexed for load in loads),
+        pages_total=sum(load.pages_total for load in loads),
         sessions=num_sessions,
     )
 
@@ -288,7 +250,7 @@ def server_info(
     limits: Limits,
     model: ModelInfo,
     plan: MemoryPlan,
-    reuses_prefixes: bool,
+    features: Sequence[model_pb2.Capability.ValueType],
 ) -> model_pb2.ServerInfo:
     return model_pb2.ServerInfo(
         version=version,
@@ -297,7 +259,7 @@ def server_info(
         default_model=model_name(model.name),
         limits=limits_message(limits, model, plan),
         plan=plan_message(plan, model),
-        capabilities=capabilities(model, reuses_prefixes=reuses_prefixes),
+        capabilities=features,
     )
 
 

@@ -3,7 +3,8 @@
     findings.py    collecting violations; numbers, durations, enums, names
     prompts.py     content, sampling, output, run policy
     media.py       uploads and uploaded media
-    requests.py    one `check_…` for each request
+    models.py      models and adapters that are served, or could be
+    requests.py    one `check_…` for each of the other requests
 
 Free functions without state; they know limits and the model's facts, and nothing of handlers.
 """

@@ -101,7 +101,7 @@ def check_parts(
                     findings.add(place, "NOT_ALLOWED", "only ROLE_USER may send images and clips")
             if part.HasField("image"):
                 num_bytes += len(part.image.inline_data)
-                _check_image(findings, f"{place}.image", part.image, Bounds(1, most_tiles))
+                check_image(findings, f"{place}.image", part.image, Bounds(1, most_tiles))
             elif part.HasField("video"):
                 num_bytes += len(part.video.inline_data)
                 _check_video(findings, f"{place}.video", part.video, Bounds(1, most_frames))
@@ -122,7 +122,7 @@ def check_parts(
         )
 
 
-def _check_image(
+def check_image(
     findings: Findings, field: str, image: content_pb2.ImagePart, hd_num: Bounds
 ) -> None:
     if image.HasField("hd_num"):

@@ -11,8 +11,6 @@ from ixc.v1 import (
     token_service_pb2,
 )
 from ixc_runtime import ModelInfo
-from ixc_service.errors import ModelNotFound
-from ixc_service.identifiers import model_name
 from ixc_service.limits import Limits
 from ixc_service.validate.findings import Findings
 from ixc_service.validate.prompts import (
@@ -32,12 +30,6 @@ _WithSystem = (
     | token_service_pb2.CountTokensRequest
     | session_pb2.Session
 )
-
-
-def check_model(name: str, model: ModelInfo) -> None:
-    """Empty is the one there is."""
-    if name and name != model_name(model.name):
-        raise ModelNotFound(name[:128])
 
 
 def _check_system(findings: Findings, field: str, request: _WithSystem) -> None:
@@ -74,7 +66,6 @@ def check_generate(
     findings.sequence("after_sequence", request.after_sequence)
     check_labels(findings, "labels", request.labels, limits)
     findings.conclude()
-    check_model(request.model, model)
 
 
 def check_chat(request: chat_service_pb2.ChatRequest, limits: Limits, model: ModelInfo) -> None:
@@ -150,7 +141,6 @@ def check_create_session(
     _check_system(findings, "session.system_preset", session)
     _check_session_settings(findings, session, limits, model)
     findings.conclude()
-    check_model(session.model, model)
 
 
 def check_update_session(
@@ -231,21 +221,9 @@ def check_count_tokens(
         if len(contents) != 1 or contents[0].role != content_pb2.ROLE_USER:
             findings.add("prompt", "NOT_ALLOWED", "with a session: one message of ROLE_USER")
     findings.conclude()
-    check_model(request.model, model)
 
 
 def check_detokenize(request: token_service_pb2.DetokenizeRequest, model: ModelInfo) -> None:
     findings = Findings()
     findings.token_ids("token_ids", request.token_ids, model.vocab_size)
     findings.conclude()
-    check_model(request.model, model)
-
-
-def check_model_name(name: str, model: ModelInfo) -> None:
-    """For GetModel: a malformed name is told apart from an unknown one."""
-    prefix, _, model_id = name.partition("/")
-    findings = Findings()
-    if name and (prefix != "models" or not model_id):
-        findings.add("name", "MALFORMED", "must be models/{model}")
-    findings.conclude()
-    check_model(name, model)

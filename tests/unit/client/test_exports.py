@@ -33,6 +33,9 @@ def test_testing_exports_its_own_names() -> None:
         (ixc_client.Client, ixc_client.AsyncClient),
         (ixc_client.Session, ixc_client.AsyncSession),
         (ixc_client.AnswerStream, ixc_client.AsyncAnswerStream),
+        (ixc_client.OperationStream, ixc_client.AsyncOperationStream),
+        (ixc_client.Weights, ixc_client.AsyncWeights),
+        (ixc_client.Operations, ixc_client.AsyncOperations),
     ],
 )
 def test_twins_have_the_same_methods_and_parameters(blocking: type, asynchronous: type) -> None:

@@ -209,7 +209,7 @@ def test_an_object_that_failed_raises_its_error() -> None:
     from google.rpc import error_details_pb2, status_pb2
 
     from ixc.v1 import media_pb2
-    from ixc_client import _replies as replies
+    from ixc_client import _resource_replies as replies
 
     status = status_pb2.Status(code=3, message="no picture")
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason="MEDIA_UNDECODABLE"))

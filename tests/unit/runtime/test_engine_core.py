@@ -308,7 +308,7 @@ def test_an_output_that_is_not_finite_fails_one_sequence(
     driver = engine()
     submit(driver, "web")
     submit(driver, "text")
-    forward = driver.core._model.forward
+    forward = driver.core.model.forward
 
     def poisoned(batch: object, arena: object) -> torch.Tensor:
         logits = forward(batch, arena)  # type: ignore[arg-type]
@@ -316,7 +316,7 @@ def test_an_output_that_is_not_finite_fails_one_sequence(
         return logits
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver.core._model, "forward", poisoned)
+        patch.setattr(driver.core.model, "forward", poisoned)
         driver.step()
     outcomes = driver.run()
 
@@ -338,7 +338,7 @@ def test_a_step_that_raises_fails_its_sequences_and_the_engine_goes_on(
     driver = engine()
     submit(driver, "web")
     with monkeypatch.context() as patch:
-        patch.setattr(driver.core._model, "forward", broken)
+        patch.setattr(driver.core.model, "forward", broken)
         driver.step()
 
     assert driver.core.load.pages_used == 0

@@ -14,9 +14,10 @@ from ixc_runtime import (
     TextDelta,
     TokenPrompt,
 )
+from ixc_runtime.admission import Admission
 from ixc_runtime.engine_process.messages import Cancel, Finished, Started, Submit, Token, Update
 from ixc_runtime.errors import PromptEmpty, QueueTimeout
-from ixc_runtime.generation import Admission, Generation
+from ixc_runtime.generation import Generation
 from ixc_runtime.mailbox import Mailbox
 from ixc_runtime.prompt.layout import PromptLayout
 from ixc_runtime.sampling.settings import NEUTRAL
@@ -60,13 +61,13 @@ class Host:
             ),
             layout=PromptLayout(token_ids=(5,), images=()),
             usage=PromptUsage(prompt_tokens=1, image_tokens=0, num_images=0),
-            queue_position=0,
             is_context_bound=False,
         )
 
-    def submit(self, admission: Admission, mailbox: Mailbox[Update]) -> None:
+    def submit(self, admission: Admission, mailbox: Mailbox[Update]) -> int:
         self.mailbox = mailbox
         self.submitted.set()
+        return 0
 
     def withdraw(self, generation_id: str, reason: FinishReason | None) -> None:
         pass

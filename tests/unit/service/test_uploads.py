@@ -288,7 +288,11 @@ async def test_a_store_of_the_first_version_is_taken_over(tmp_path: Path) -> Non
     async with opened(tmp_path):
         pass
     with contextlib.closing(sqlite3.connect(tmp_path / "sessions.sqlite3")) as connection:
-        connection.executescript("DROP TABLE media; DROP TABLE uploads;")
+        for table in (
+            *("media", "uploads"),
+            *("operation_requests", "operation_events", "operations", "store_identity"),
+        ):
+            connection.execute(f"DROP TABLE {table}")
         connection.execute("DELETE FROM schema_version WHERE version > 1")
         connection.execute("INSERT OR IGNORE INTO schema_version VALUES (1)")
         connection.commit()

@@ -1,0 +1,136 @@
+"""MergeLora and Quantize without a server: the same job, in a process of its own, the same bar."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ixc_cli.figures import agreement_texts, drift_texts
+from ixc_cli.outcome import CommandError, Exit, require
+from ixc_cli.work_bar import Step, WorkBar, size_text, work_bar
+
+if TYPE_CHECKING:
+    from ixc_runtime.jobs import JobEvent, JobResult, JobSpec, MergeWork, QuantizeWork
+
+_OWNER = "offline"
+
+
+def run_job(
+    work: "MergeWork | QuantizeWork",
+    *,
+    root: Path,
+    model: str,
+    output: str,
+    overwrite: bool,
+    validate_only: bool,
+    device: str,
+    title: str,
+) -> int:
+    """`model`: an id in the root, a folder by its path, or `demo`."""
+    require(("ixc_runtime", "torch", "safetensors"), extra="server", command="working offline")
+    from ixc_runtime.errors import JobCancelled, RuntimeFault
+    from ixc_runtime.jobs.preflight import preflight
+    from ixc_runtime.models_root import ModelsRoot
+
+    if not root.is_dir():
+        raise CommandError(f"no such folder: {root}", Exit.USAGE)
+    spec = _spec(work, root=root, model=model, output=output, overwrite=overwrite, device=device)
+    try:
+        models = ModelsRoot(root)
+        models.recover(_OWNER)
+        estimate = preflight(spec)
+        if validate_only:
+            print(f"would take up to {size_text(estimate.required_bytes)}", file=sys.stderr)
+            return Exit.OK
+        try:
+            with work_bar(title) as bar:
+                result = asyncio.run(_run(spec, bar))
+        finally:
+            models.discard(spec.job)
+    except JobCancelled:
+        return Exit.INTERRUPTED
+    except RuntimeFault as fault:
+        raise CommandError(f"{fault.message} ({fault.reason})") from fault
+    _report(result, root)
+    return Exit.OK
+
+
+def _spec(
+    work: "MergeWork | QuantizeWork",
+    *,
+    root: Path,
+    model: str,
+    output: str,
+    overwrite: bool,
+    device: str,
+) -> "JobSpec":
+    import secrets
+
+    from ixc_runtime.jobs import JobSpec
+    from ixc_runtime.models_root import is_model_id
+
+    folder: Path | None = None
+    if not (is_model_id(model) and (root / model).is_dir()):
+        folder = _folder_of(model)
+    return JobSpec(
+        job=f"offline-{secrets.token_hex(8)}",
+        owner=_OWNER,
+        root=str(root.resolve()),
+        source=model if folder is None else folder.resolve().name,
+        source_folder=str(folder.resolve()) if folder else None,
+        output=output,
+        overwrite=overwrite,
+        work=work,
+        device=device,
+        niceness=0,
+    )
+
+
+def _folder_of(model: str) -> Path:
+    if model == "demo":
+        from ixc_cli.demo_model import build
+
+        return build()
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        raise CommandError(f"{model} is neither in the models root nor a folder", Exit.USAGE)
+    return folder
+
+
+async def _run(spec: "JobSpec", bar: WorkBar) -> "JobResult":
+    from ixc_runtime.jobs import JobProcess, Logged, Progress
+
+    def hear(event: "JobEvent") -> None:
+        if isinstance(event, Progress):
+            bar.step(
+                Step(
+                    stage=event.stage,
+                    stage_index=event.stage_index + 1,
+                    stage_count=event.stage_count,
+                    fraction=event.fraction,
+                    item=event.item,
+                    eta=event.eta_seconds,
+                )
+            )
+        elif isinstance(event, Logged):
+            bar.say(event.text)
+
+    process = JobProcess(spec)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, process.cancel)
+    return await process.run(hear)
+
+
+def _report(result: "JobResult", root: Path) -> None:
+    """The folder on standard output, the figures beside it."""
+    from ixc_runtime.jobs import MergeResult
+
+    size = size_text(result.published.size_bytes)
+    if isinstance(result, MergeResult):
+        agreement = agreement_texts(result.figures.text, result.figures.image)
+        texts = [size, result.summary.dtype, *agreement]
+    else:
+        source = size_text(result.summary.source_bytes)
+        texts = [f"{size} of {source}", *drift_texts(result.figures.text, result.figures.image)]
+    print(root / result.published.model)
+    print(" · ".join(texts), file=sys.stderr)

@@ -1,0 +1,81 @@
+"""`ixc quantize MODEL NAME`: a new model with weights of 4 bits."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import ixc_client
+from ixc_cli import flags
+from ixc_cli.following import follow
+from ixc_cli.outcome import CommandError, Exit
+
+
+def run(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="ixc quantize",
+        description="Round a model's weights to 4 bits, activation-aware. The result is compared "
+        "with the source and appears under NAME whole and verified, or not at all.",
+    )
+    flags.add_job(parser)
+    parser.add_argument("--method", default="awq", choices=("awq", "nearest"))
+    parser.add_argument("--group-size", type=int, choices=(128, 64, 32))
+    parser.add_argument(
+        "--samples",
+        type=Path,
+        metavar="FILE",
+        help="texts to calibrate with, one a line; without it a small built-in set",
+    )
+    parser.add_argument("--dtype", default="", choices=("bfloat16", "float16"))
+    parser.add_argument("--max-perplexity-ratio", type=float, metavar="X", help="default: 1.05")
+    parser.add_argument("--max-mean-kl", type=float, metavar="NATS", help="default: 0.2")
+    parser.add_argument("--min-top1", type=float, metavar="SHARE", help="default: 0.8")
+    args = parser.parse_args(argv)
+    title = f"quantising {args.model_name}"
+    samples = _samples(args.samples)
+    if args.models_root is not None:
+        return _offline(args, samples, title)
+    with flags.connect(args) as ixc:
+        stream = ixc.weights.quantize(
+            args.model_name,
+            args.name,
+            rounding=ixc_client.Rounding(args.method),
+            group_size=args.group_size,
+            samples=samples,
+            dtype=args.dtype,
+            overwrite=args.overwrite,
+            validate_only=args.validate_only,
+            load_when_done=args.load,
+            max_perplexity_ratio=args.max_perplexity_ratio,
+            max_mean_kl=args.max_mean_kl,
+            min_top1_agreement=args.min_top1,
+        )
+        return follow(stream, title)
+
+
+def _samples(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path} cannot be read as text", Exit.USAGE) from error
+    return [line for line in lines if line.strip()]
+
+
+def _offline(args: argparse.Namespace, samples: list[str], title: str) -> int:
+    from ixc_cli.offline_job import run_job
+    from ixc_runtime.jobs import QuantizeWork, SampleSpec
+
+    chosen = {
+        "dtype": args.dtype or None,
+        "max_perplexity_ratio": args.max_perplexity_ratio,
+        "max_mean_kl": args.max_mean_kl,
+        "min_top1_agreement": args.min_top1,
+    }
+    work = QuantizeWork(
+        method="rtn" if args.method == "nearest" else "awq",
+        group_size=args.group_size,
+        samples=tuple(SampleSpec(text=text) for text in samples),
+        **{name: value for name, value in chosen.items() if value is not None},
+    )
+    return run_job(work, **flags.offline_job(args), title=title)

@@ -1,0 +1,25 @@
+"""`ixc watch OPERATION`: follows long work to its end, with a bar."""
+
+import argparse
+from collections.abc import Sequence
+
+from ixc_cli import flags
+from ixc_cli.following import follow
+from ixc_cli.outcome import CommandError
+
+
+def run(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="ixc watch", description="Follow an operation to its end. Leaving stops nothing."
+    )
+    parser.add_argument("operation", nargs="?", help="its name; without one, the newest")
+    flags.add_connection(parser, private=False)
+    args = parser.parse_args(argv)
+    with flags.connect(args) as ixc:
+        name = args.operation
+        if name is None:
+            newest = next(ixc.operations.list(), None)
+            if newest is None:
+                raise CommandError("there are no operations")
+            name = newest.name
+        return follow(ixc.operations.watch(name), name)

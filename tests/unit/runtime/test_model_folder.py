@@ -1,0 +1,62 @@
+"""What is told of a model nobody has loaded, and the memory it would take."""
+
+from pathlib import Path
+
+import pytest
+
+from ixc_runtime import model_folder
+from ixc_runtime.errors import CheckpointError
+from ixc_runtime.model.loader import load_model
+from ixc_runtime.model_folder import look_at
+from tests.fakes.tiny_checkpoint import write_tiny_checkpoint
+
+
+@pytest.mark.parametrize("group", [None, 32])
+def test_a_folder_is_what_it_becomes(tmp_path: Path, group: int | None) -> None:
+    """Its facts are the loaded model's, and its memory is what that takes, to the last byte."""
+    folder = write_tiny_checkpoint(tmp_path / "model", awq_group=group)
+    found = look_at(folder)
+    for dtype in ("float32", "bfloat16"):
+        model = load_model(folder, dtype=dtype)
+        assert found.loaded_bytes(dtype) == model.weights_bytes
+    assert found.adapters == tuple(sorted(model.adapters))
+    assert found.tower == model.tower
+    assert found.vocab_size == model.config.vocab_size
+    assert found.quantization == model.config.quantization
+    assert found.loaded_bytes(None) == found.loaded_bytes("float32")
+
+
+def test_a_folder_that_would_not_load(tmp_path: Path) -> None:
+    """It is refused as loading it would be."""
+    folder = write_tiny_checkpoint(tmp_path / "model", shards=2)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError):
+        look_at(folder)
+
+
+def test_free_memory_is_the_machines_or_the_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is available, not what is unused; a container's bound counts where there is one."""
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 100 kB\nMemFree: 10 kB\nMemAvailable: 50 kB\n")
+    monkeypatch.setattr(model_folder, "_MEMINFO", meminfo)
+    monkeypatch.setattr(model_folder, "_CGROUP", tmp_path)
+    assert model_folder.free_host_bytes() == 50 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("40000\n")
+    (tmp_path / "memory.stat").write_text("anon 5000\ninactive_file 1000\n")
+    assert model_folder.free_host_bytes() == 50 * 1024
+    (tmp_path / "memory.max").write_text("50000\n")
+    assert model_folder.free_host_bytes() == 50_000 - 40_000 + 1000
+    (tmp_path / "memory.max").write_text("30000\n")
+    assert model_folder.free_host_bytes() == 0
+
+
+def test_free_memory_of_a_machine_without_proc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's own word for it, then."""
+    monkeypatch.setattr(model_folder, "_MEMINFO", tmp_path / "absent")
+    monkeypatch.setattr(model_folder, "_CGROUP", tmp_path)
+    assert model_folder.free_host_bytes() > 0
