@@ -23,7 +23,7 @@ help: ## List these targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## /{printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(DEMO_READY) ## Start the real server with the demo model and chat about a picture over gRPC
+demo: $(DEMO_READY) ## Start the real server with the demo model and tell a small story over gRPC
 	@$(BIN)/ixc demo-model
 	@$(BIN)/python clients/python/examples/demo.py
 
@@ -67,6 +67,7 @@ hostile-media: $(DEV_READY) ## Send Pillow's own broken and malicious test image
 bench: $(DEV_READY) ## Measure speed on this CPU beside transformers; JSON goes to tests/bench/results
 	$(BIN)/python -m tests.bench.cpu_speed
 	$(BIN)/python -m tests.bench.front_end_speed
+	$(BIN)/python -m tests.bench.chat_beside_job
 
 .venv/bin/python:
 	@$(PYTHON) -m venv .venv

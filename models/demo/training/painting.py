@@ -190,10 +190,12 @@ class Painter:
         cos, sin = turn
         half = TILE / 2
         moved_x, moved_y = half - x, half - y
+        middle_across = across + (cos * moved_x + sin * moved_y) * wide
+        middle_down = down + (cos * moved_y - sin * moved_x) * high
         theta = torch.stack(
             [
-                half * cos * wide, half * sin * wide, across + (cos * moved_x + sin * moved_y) * wide,
-                -half * sin * high, half * cos * high, down + (cos * moved_y - sin * moved_x) * high,
+                half * cos * wide, half * sin * wide, middle_across,
+                -half * sin * high, half * cos * high, middle_down,
             ],
             -1,
         ).view(-1, 2, 3)  # fmt: skip

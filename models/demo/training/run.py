@@ -29,7 +29,7 @@ from torch import Tensor
 from ixc_runtime.checkpoint.gguf_llama import LlamaGguf
 from models.demo.drawing import EVALUATION_SEEDS, JUDGED_TASKS, draw
 from models.demo.training.batches import Batch, Framer, Length, Sample, batches
-from models.demo.training.export import export_vision
+from models.demo.training.export import export_vision, load_vision
 from models.demo.training.general import answer_general_questions
 from models.demo.training.language import load_language
 from models.demo.training.lessons import Lessons, word_embeddings
@@ -88,6 +88,8 @@ def main() -> None:
 
 def seeing(arguments: argparse.Namespace, trainee: Trainee) -> None:
     vision, lessons = trainee.model.vision, trainee.lessons
+    if arguments.start:
+        load_vision(trainee.model, arguments.start)
     painter = Painter(trainee.device, seed=arguments.first_seed)
 
     def lesson(
@@ -249,6 +251,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="checkpoints and results")
     parser.add_argument("--seconds", type=float, default=600, help="the whole stage's budget")
     parser.add_argument("--stop", type=float, help="stop after so many of these seconds")
+    parser.add_argument("--start", type=Path, help="seeing: begin with this vision.safetensors")
     parser.add_argument("--workers", type=int, default=15, help="processes that draw")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--batch-divisor", type=int, default=1, help="smaller batches, for a trial")

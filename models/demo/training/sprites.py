@@ -22,7 +22,7 @@ from torch import Tensor
 from models.demo.drawing.assets import faces, photographs, words
 from models.demo.drawing.judging import SHAPE_NAMES
 from models.demo.drawing.lettering import letters
-from models.demo.drawing.shapes import MOST_TURNED, ANY_TURN, OUTLINES, Points
+from models.demo.drawing.shapes import ANY_TURN, MOST_TURNED, OUTLINES, Points
 from models.demo.training.lessons import CHARACTERS, UNSAID
 
 OUTLINE_SIDE = 160

@@ -1,0 +1,132 @@
+"""Tiles painted on the device: their labels beside those of drawn pictures, and their variety."""
+
+import math
+
+import pytest
+import torch
+
+from ixc_runtime.media.geometry import TilePlan
+from models.demo.drawing.assets import words
+from models.demo.drawing.judging import COLOUR_NAMES, PLACE_NAMES, SHAPE_NAMES
+from models.demo.drawing.layout import LARGE, SMALL, place_name
+from models.demo.drawing.marks import Glyph, Mark
+from models.demo.training.labelling import glyph_boxes, label_stage, word_boxes
+from models.demo.training.lessons import CATEGORIES, CHARACTERS, UNSAID, label_maps
+from models.demo.training.painting import Painter
+from models.demo.training.staging import SHAPES, WORDS, Stage
+
+TILE = 224
+
+
+@pytest.fixture(scope="module")
+def painter() -> Painter:
+    return Painter(torch.device("cpu"), seed=3, word_textures=300)
+
+
+def test_a_seed_gives_the_same_tiles() -> None:
+    """Two painters of one seed paint alike; another seed paints something else."""
+    first, again, other = (
+        Painter(torch.device("cpu"), seed=seed, word_textures=20).paint(3) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first.tiles, again.tiles)
+    assert torch.equal(first.cells, again.cells)
+    assert not torch.equal(first.tiles, other.tiles)
+
+
+def test_tiles_and_labels_have_the_shapes_of_lessons(painter: Painter) -> None:
+    """As many labels as merged features and patches, within their categories."""
+    painted = painter.paint(6)
+    assert painted.tiles.shape == (6, TILE, TILE, 3)
+    assert painted.tiles.dtype == torch.uint8
+    assert painted.cells.shape == (6 * 64, len(CATEGORIES))
+    assert painted.letters.shape == (6 * 256,)
+    for column, names in enumerate(CATEGORIES.values()):
+        assert painted.cells[:, column].min() >= UNSAID
+        assert painted.cells[:, column].max() < len(names)
+    assert painted.letters.max() < len(CHARACTERS)
+
+
+def test_everything_is_painted_now_and_then(painter: Painter) -> None:
+    """Every shape, place and size, and counts from one to six; parts of pictures too."""
+    staged = painter.stage(600)
+    colour = torch.zeros(600, SHAPES, dtype=torch.long)
+    cells, letters = label_stage(staged, painter.words, colour, colour[:, :WORDS])
+    found = {name: set(cells[:, column].tolist()) for column, name in enumerate(CATEGORIES)}
+    assert found["kind"] == set(range(2 + len(SHAPE_NAMES)))
+    assert set(range(len(PLACE_NAMES))) <= found["place"]
+    assert {0, 1} <= found["size"]
+    assert set(range(6)) <= found["count"]
+    assert len(found["word"]) > 100
+    assert len(set(letters.tolist())) == 1 + len(CHARACTERS)
+    assert 0.25 < staged.is_part.float().mean() < 0.45
+
+
+def marks_of(staged: Stage, painter: Painter, number: int) -> list[Mark]:
+    """What `drawing.marks` would say of a staged picture."""
+    width, height = float(staged.width[number]), float(staged.height[number])
+
+    def shares(box: list[float]) -> tuple[float, float, float, float]:
+        return box[0] / width, box[1] / height, box[2] / width, box[3] / height
+
+    marks = []
+    is_there = staged.radius[number] > 0
+    for slot in is_there.nonzero()[:, 0].tolist():
+        x, y, radius = (float(v[number, slot]) for v in (staged.x, staged.y, staged.radius))
+        kind = int(staged.kind[number, slot])
+        share = radius / min(width, height)
+        marks.append(
+            Mark(
+                box=shares([x - radius, y - radius, x + radius, y + radius]),
+                colour=COLOUR_NAMES[0],
+                kind=SHAPE_NAMES[kind],
+                size="large" if share >= LARGE else "small" if share <= SMALL else "",
+                place=place_name(x / width, y / height),
+                count=int(((staged.kind[number] == kind) & is_there).sum()),
+            )
+        )
+    boxes, characters = glyph_boxes(staged, painter.words)
+    boxes, characters = (one.unflatten(1, (WORDS, -1))[number] for one in (boxes, characters))
+    for slot in (staged.scale[number] > 0).nonzero()[:, 0].tolist():
+        text = int(painter.words.words[staged.texture[number, slot]])
+        glyphs = tuple(
+            Glyph(character=CHARACTERS[character], box=shares(box))
+            for character, box in zip(characters[slot].tolist(), boxes[slot].tolist(), strict=True)
+            if character != UNSAID
+        )
+        x, y = float(staged.word_x[number, slot]), float(staged.word_y[number, slot])
+        marks.append(
+            Mark(
+                box=shares(word_boxes(staged)[number, slot].tolist()),
+                colour=COLOUR_NAMES[0],
+                place=place_name(x / width, y / height),
+                text=words()[text] if text != UNSAID else "",
+                glyphs=glyphs,
+            )
+        )
+    return marks
+
+
+def test_labels_are_those_of_a_drawn_picture(painter: Painter) -> None:
+    """What `label_maps` says of the same marks, but for squares that two boxes share evenly."""
+    staged = painter.stage(120)
+    colour = torch.zeros(120, SHAPES, dtype=torch.long)
+    cells, letters = label_stage(staged, painter.words, colour, colour[:, :WORDS])
+    cells, letters = cells.view(120, 64, -1), letters.view(120, 256)
+    same_cells, same_letters = [], []
+    for number in (~staged.is_part).nonzero()[:, 0].tolist():
+        plan = TilePlan(
+            width=round(float(staged.width[number])),
+            height=round(float(staged.height[number])),
+            canvas_width=TILE,
+            canvas_height=TILE,
+            tiles_wide=1,
+            tiles_high=1,
+            transposed=False,
+        )
+        expected_cells, expected_letters = label_maps(marks_of(staged, painter, number), plan)
+        same = cells[number] == torch.from_numpy(expected_cells[0]).long()
+        same_cells.append(same.float().mean().item())
+        same = letters[number] == torch.from_numpy(expected_letters[0]).long()
+        same_letters.append(same.float().mean().item())
+    assert math.fsum(same_cells) / len(same_cells) > 0.99
+    assert math.fsum(same_letters) / len(same_letters) > 0.99
