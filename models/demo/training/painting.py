@@ -220,7 +220,7 @@ class Painter:
             edge = contrast_to(fills[:, slot])[..., None, None]
             canvas.lerp_(edge, (0.5 - distance).clamp_(0, 1) * seen)
             canvas.lerp_(fill, (0.5 - distance - _each(border[:, slot])).clamp_(0, 1) * seen)
-            mask = self._letters(staged, slot)
+            mask = self.letters(staged, slot)
             # A halo keeps letters legible where a photograph happens to have their brightness.
             halo = functional.max_pool2d(mask, 3, 1, 1).mul_(2).clamp_(0, 1)
             contrast = contrast_to(colours[:, slot])[..., None, None]
@@ -234,10 +234,14 @@ class Painter:
         across = ((self._x - _each(staged.word_x[:, slot])) / _each(half[:, 0])).abs()
         down = ((self._y - _each(staged.word_y[:, slot])) / _each(half[:, 1])).abs()
         exponent = _each(power)
-        ring = (across.clamp_max(4) ** exponent + down.clamp_max(4) ** exponent) ** (1 / exponent)
-        return (ring - 1) * _each(half.amin(1))
+        across, down = across.clamp(1e-3, 4), down.clamp(1e-3, 4)
+        ring = (across**exponent + down**exponent) ** (1 / exponent)
+        # Over its slope: a wide sign's ring grows slowly along it, and its border is to be even.
+        steep_x = (across / ring) ** (exponent - 1) / _each(half[:, 0])
+        steep_y = (down / ring) ** (exponent - 1) / _each(half[:, 1])
+        return (ring - 1) / torch.hypot(steep_x, steep_y)
 
-    def _letters(self, staged: Stage, slot: int) -> Tensor:
+    def letters(self, staged: Stage, slot: int) -> Tensor:
         """(N, 1, S, S): how much of every pixel the word covers."""
         number, scale = staged.texture[:, slot], staged.scale[:, slot]
         texture = self.words.coverage[number][:, None].float().div_(255)

@@ -129,7 +129,7 @@ def stage(dice: Dice, outlines: OutlineAtlas, words: WordAtlas, count: int) -> S
     x0, x1 = column_edges.gather(1, column), column_edges.gather(1, column + 1)
     y0, y1 = row_edges.gather(1, row), row_edges.gather(1, row + 1)
     room = 0.5 * torch.minimum(x1 - x0, y1 - y0) / 1.05 - 1.5
-    radius = room * dice.uniform(0.45, 1, count, 1) * dice.uniform(0.85, 1, count, SHAPES)
+    radius = room * dice.uniform(0.5, 1, count, 1) * dice.uniform(0.85, 1, count, SHAPES)
     radius = torch.minimum(room, radius.clamp_min(_LEAST_RADIUS))
     is_there = torch.arange(SHAPES, device=dice.device) < num_shapes[:, None]
     is_there &= radius >= _TINY_RADIUS
@@ -194,13 +194,18 @@ def stage(dice: Dice, outlines: OutlineAtlas, words: WordAtlas, count: int) -> S
 def _groups(dice: Dice, num_words: Tensor) -> tuple[Tensor, Tensor]:
     """Of every shape the group of one kind, and how many shapes there are.
 
-    On half of the tiles a crowd of one kind and others among it; on the others each its own kind.
+    On most tiles a crowd of one kind and others among it; on the others each its own kind.
     """
     count = len(num_words)
-    is_crowd = dice.chance(0.55, count)
-    main = torch.where(dice.chance(0.08, count), 7 + dice.below(2, count), 1 + dice.below(6, count))
+    is_crowd = dice.chance(0.65, count)
+    # Large crowds lose members to the room there is, so that they are drawn more often.
+    main = 1 + torch.where(dice.chance(0.5, count), 3 + dice.below(4, count), dice.below(6, count))
+    main = torch.where(dice.chance(0.05, count), SHAPES, main)
     others = (1 + dice.below(4, count)) * dice.chance(0.7, count)
-    single = torch.where(dice.chance(0.2, count), 5 + dice.below(4, count), dice.below(5, count))
+    single = torch.where(
+        dice.chance(0.2, count), 5 + dice.below(4, count), 1 + dice.below(4, count)
+    )
+    single = single * dice.chance(0.95, count)
     number = torch.where(is_crowd, main + others, single)
     # Beside words there is less room; and words alone are common.
     most = torch.where(num_words > 0, 4 - num_words, SHAPES)
@@ -216,8 +221,10 @@ def _grid(
 ) -> tuple[Tensor, Tensor]:
     """Rows and columns of cells with room for so many shapes."""
     count = len(number)
-    columns = torch.maximum((number + 2) // 3, 1 + dice.below(_COLUMNS, count))
-    rows = torch.maximum((number + columns - 1) // columns, 1 + dice.below(3, count) * is_free)
+    # Of two draws the lower: few cells are large ones.
+    wished = dice.below(_COLUMNS, count, 2).amin(1), dice.below(3, count, 2).amin(1)
+    columns = torch.maximum((number + 2) // 3, 1 + wished[0])
+    rows = torch.maximum((number + columns - 1) // columns, 1 + wished[1] * is_free)
     rows = rows * (number > 0)
     many, few = torch.maximum(rows, columns), torch.minimum(rows, columns)
     is_moved = is_free & (number > 0) & dice.chance(0.75, count) & (width != height)

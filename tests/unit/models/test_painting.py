@@ -1,12 +1,15 @@
 """Tiles painted on the device: their labels beside those of drawn pictures, and their variety."""
 
 import math
+from dataclasses import replace
+from random import Random
 
 import pytest
 import torch
 
 from ixc_runtime.media.geometry import TilePlan
 from models.demo.drawing.assets import words
+from models.demo.drawing.colours import apart, shade
 from models.demo.drawing.judging import COLOUR_NAMES, PLACE_NAMES, SHAPE_NAMES
 from models.demo.drawing.layout import LARGE, SMALL, place_name
 from models.demo.drawing.marks import Glyph, Mark
@@ -59,6 +62,55 @@ def test_everything_is_painted_now_and_then(painter: Painter) -> None:
     assert len(found["word"]) > 100
     assert len(set(letters.tolist())) == 1 + len(CHARACTERS)
     assert 0.25 < staged.is_part.float().mean() < 0.45
+
+
+def test_a_shape_has_the_colour_that_is_said(painter: Painter) -> None:
+    """In the middle of filled shapes the pixels bear the label's name, more than any other's."""
+    staged = painter.stage(60)
+    # Circles, filled: the middle of others may be empty.
+    staged = replace(staged, kind=staged.kind * 0, outline=staged.outline * 0)
+    painted = painter.paint_stage(staged)
+    cells = painted.cells.view(60, 8, 8, -1)
+    right = total = 0
+    for number, slot in ((staged.radius > 20) & (staged.radius < 60)).nonzero().tolist():
+        x, y = int(staged.x[number, slot]), int(staged.y[number, slot])
+        if not (5 < x < TILE - 5 and 5 < y < TILE - 5):
+            continue
+        name = int(cells[number, y // 28, x // 28, 1])
+        pixel = [int(value) for value in painted.tiles[number, y, x]]
+        total += 1
+        right += COLOUR_NAMES[name] == nearest_name(pixel)
+    assert total > 40
+    # An outlined circle shows the ground in its middle; worn colours stray from their names.
+    assert right / total > 0.75
+
+
+def nearest_name(pixel: list[int]) -> str:
+    rng = Random(0)
+
+    def distance(name: str) -> float:
+        return min(apart((pixel[0], pixel[1], pixel[2]), shade(rng, name).rgb) for _ in range(40))
+
+    return min(COLOUR_NAMES, key=distance)
+
+
+def test_letters_stand_where_their_boxes_are(painter: Painter) -> None:
+    """A word's ink, turned or not, lies in its glyphs' boxes, and each box has ink in it."""
+    staged = painter.stage(60)
+    boxes, characters = glyph_boxes(staged, painter.words)
+    boxes, characters = (one.unflatten(1, (WORDS, -1)) for one in (boxes, characters))
+    masks = painter.letters(staged, 0)[:, 0]
+    is_seen = (staged.scale[:, 0] > 0) & ~staged.is_part
+    assert is_seen.sum() > 10
+    assert (staged.word_angle[is_seen, 0] != 0).any()
+    for number in is_seen.nonzero()[:, 0].tolist():
+        mask, inside = masks[number], torch.zeros(TILE, TILE, dtype=torch.bool)
+        for box, character in zip(boxes[number, 0], characters[number, 0], strict=True):
+            if character != UNSAID:
+                left, top, right, bottom = (round(value) for value in box.tolist())
+                assert mask[max(top, 0) : bottom, max(left, 0) : right].sum() > 1
+                inside[max(top - 2, 0) : bottom + 2, max(left - 2, 0) : right + 2] = True
+        assert mask[inside].sum() > 0.95 * mask.sum()
 
 
 def marks_of(staged: Stage, painter: Painter, number: int) -> list[Mark]:
