@@ -118,12 +118,12 @@ class Walker:
             outcome = "OK"
         except TimeoutError:
             outcome = "hang"
-            self.wrong.append(f"{method.name} took over {HANG_SECONDS} s: {messages[0]!r:.500}")
+            self.wrong.append(f"{method.name} took over {HANG_SECONDS} s: {messages[0]!r:.4000}")
         except grpc.aio.AioRpcError as error:
             outcome, may_be = judged(method.name, error)
             if not may_be:
                 said = f"{outcome} {error.details()!r}"
-                self.wrong.append(f"{method.name}: {said} to {messages[0]!r:.500}")
+                self.wrong.append(f"{method.name}: {said} to {messages[0]!r:.4000}")
         self.outcomes[outcome] += 1
 
     async def _call(self, method: Method, messages: list[bytes]) -> None:
@@ -164,7 +164,7 @@ async def test_every_request_is_answered_or_refused_as_documented(
             await walker.round(methods, ROUND)
         for outcome, number in walker.outcomes.most_common():
             print(f"{number:6} {outcome}")
-        assert walker.wrong == [], "\n".join(walker.wrong)
+        assert walker.wrong == [], "\n".join([*walker.wrong, *served.log[-40:]])
         assert (served.pid, served.engine_pid) == processes
         await still_answers(served, channel)
         assert not [line for line in served.log if "incident" in line]
