@@ -9,6 +9,7 @@ Knows folders and engines' start; who may use what is loaded is `models`' busine
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -90,7 +91,8 @@ class ModelDesk:
         self._patience_seconds = patience_seconds
         self._free_bytes = free_bytes
         self._one_load = asyncio.Lock()  # what is free for one is not free for another
-        self._loaded: list[str] = []  # at run time, oldest first
+        self._one_record = threading.Lock()
+        self._loaded: list[str] = []  # at run time, oldest first; replaced, never changed
 
     # ---- models
 
@@ -156,16 +158,15 @@ class ModelDesk:
         Raises ModelInUse for the default, ModelNotFound. What is just a folder stays one.
         """
         served = self._models.look_up(model_id)
-        if served is not None:
-            is_held = served.is_held
-            leaving = self._models.dismiss(served)
-            if not is_held:
-                await asyncio.wait({leaving})
-        elif self._models.state(model_id) is None:
+        is_held = served is not None and served.is_held
+        leaving = None if served is None else self._models.dismiss(served)
+        if served is None and self._models.state(model_id) is None:
             self.model_folder(model_id)
         if model_id in self._loaded:
             self._loaded = self._without(model_id)
-            await self._remember()
+            await self._remember()  # first, for whoever asked may not wait for the rest
+        if leaving is not None and not is_held:
+            await asyncio.wait({leaving})
         return self._models.state(model_id)
 
     def _without(self, model_id: str) -> list[str]:
@@ -248,14 +249,20 @@ class ModelDesk:
                 )
 
     async def _remember(self) -> None:
-        default = self._models.default.id
-        record = _Record(
-            models=list(self._loaded), default=default if default in self._loaded else None
-        )
         try:
-            await asyncio.to_thread(_replace, self._record, msgspec.json.encode(record))
+            await asyncio.to_thread(self._write_down)
         except OSError as error:
             raise StoreUnavailable("what is loaded could not be written down") from error
+
+    def _write_down(self) -> None:
+        """On a thread of its own, which a caller that is cancelled does not end: hence the lock,
+        and the last one to write sees what is so then.
+        """
+        with self._one_record:
+            default = self._models.default.id
+            loaded = self._loaded
+            record = _Record(models=loaded, default=default if default in loaded else None)
+            _replace(self._record, msgspec.json.encode(record))
 
 
 def _heedless(_: Loading) -> None:

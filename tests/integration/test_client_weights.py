@@ -180,6 +180,10 @@ def test_working_offline(root: Path, capsys: Out) -> None:
     assert main(["models", "--models-root", str(root)]) == Exit.OK
     assert "made\t" in capsys.readouterr().out
     assert list((root / ".ixc-jobs").iterdir()) == []
+    onto_itself = ["merge-lora", "made", "made", *arguments[3:], "--overwrite"]
+    assert main(onto_itself) == Exit.FAILED
+    assert "the source's own name" in capsys.readouterr().err
+    assert ModelsRoot(root).verify("made").source.name == SOURCE
 
 
 def test_offline_leftovers(root: Path, capsys: Out) -> None:

@@ -1,6 +1,7 @@
 """Several models behind one server: who answers, how they come, and how they go."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ixc_runtime.models_root.manifest import (
     Origin,
     encode_manifest,
 )
+from ixc_service import model_desk
 from ixc_service.errors import ModelNotFound, OperationConflict
 from tests.fakes.fake_engine import INFO, FakeStarter
 from tests.fakes.running_server import (
@@ -323,6 +325,30 @@ async def test_loaded_again_after_a_restart(tmp_path: Path, roots: Path) -> None
     async with running_server(tmp_path, **options) as served:
         assert await state(served, "cats") == AVAILABLE
         assert await default_model(served) == "models/dogs"
+
+
+async def test_two_are_loaded_at_a_time(
+    tmp_path: Path, roots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are written down, also where the first takes longer over it than the second."""
+    options = {"models_root": roots / "models"}
+    replaced, second_is_written = model_desk._replace, threading.Event()
+    written: list[bytes] = []
+
+    def slow_at_first(path: Path, content: bytes) -> None:
+        written.append(content)
+        if len(written) == 1:
+            second_is_written.wait(timeout=0.2)  # in vain, for it waits for us
+        replaced(path, content)
+        if len(written) > 1:
+            second_is_written.set()
+
+    monkeypatch.setattr(model_desk, "_replace", slow_at_first)
+    async with running_server(tmp_path, **options) as served:
+        await asyncio.gather(load(served, "cats"), load(served, "dogs"))
+    assert len(written) == 2
+    async with running_server(tmp_path, **options) as served:
+        assert [await state(served, name) for name in ("cats", "dogs")] == [LOADED, LOADED]
 
 
 async def test_asked_to_stop_while_models_are_loaded_again(tmp_path: Path, roots: Path) -> None:

@@ -6,8 +6,10 @@ The jobs are real processes that stage and publish real files, but do no arithme
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
+import msgspec
 import pytest
 
 from ixc.v1 import operation_pb2
@@ -19,6 +21,9 @@ from ixc.v1.operation_service_pb2 import (
 )
 from ixc.v1.weights_service_pb2 import MergeLoraRequest
 from ixc_runtime.models_root import ModelsRoot
+from ixc_service.operations.records import Kind, LoadOrder
+from ixc_service.store import LOCAL_OWNER, Database
+from ixc_service.store.operations import OperationStore
 from tests.fakes.long_work import (
     events_of,
     get,
@@ -138,6 +143,7 @@ async def test_cancelling_at_a_step(served: Served, root: Path, step: str) -> No
     held.unlink()
     assert list((root / ".ixc-jobs").glob("*")) == []
     if step == "told":
+        assert response.operation.state == operation_pb2.OPERATION_STATE_SUCCEEDED
         assert await asyncio.to_thread(ModelsRoot(root).verify, "tiny-web")
     else:
         assert response.operation.state == operation_pb2.OPERATION_STATE_CANCELLED
@@ -321,7 +327,7 @@ async def test_a_restart_just_after_the_publication(tmp_path: Path, root: Path) 
 
 
 async def test_a_restart_with_others_in_the_queue(tmp_path: Path, root: Path) -> None:
-    """All are done, in their order, and one that was being cancelled is cancelled."""
+    """All are done, in their order, but for one that was being cancelled."""
     held = hold(root, "2")
     names = []
     async with running_server(tmp_path, models_root=root) as served:
@@ -330,11 +336,49 @@ async def test_a_restart_with_others_in_the_queue(tmp_path: Path, root: Path) ->
             call = served.weights.MergeLora(merging(f"m{number}"))
             names.append((await until(call, "accepted")).accepted.operation.name)
     held.unlink()
+    await ask_to_cancel(tmp_path, names[1])
     async with running_server(tmp_path, models_root=root) as served:
-        for name in names:
+        for name in (names[0], names[2]):
             assert kinds(await events_of(watching(served, name)))[-1] == "completed"
-        attempts = [(await get(served, name)).attempt for name in names]
-        assert attempts == [2, 1, 1]
+        operations = [await get(served, name) for name in names]
+        assert [operation.attempt for operation in operations] == [2, 1, 1]
+        assert operations[1].state == operation_pb2.OPERATION_STATE_CANCELLED
+    assert not (root / "m1").exists()
+
+
+async def ask_to_cancel(folder: Path, name: str) -> None:
+    """As far as a server came that died before it could do it."""
+    database = await Database.open(folder / "data" / "sessions.sqlite3")
+    store = OperationStore(database)
+    record = await store.get(LOCAL_OWNER, name.partition("/")[2])
+    await store.update(msgspec.structs.replace(record, is_cancel_requested=True))
+    await database.close()
+
+
+async def test_a_caller_who_is_gone_while_it_is_accepted(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written down is done all the same, and not only after the next start."""
+    operations, written = served.server.long_work.operations, asyncio.Event()
+    may_return, add = asyncio.Event(), OperationStore.add
+
+    async def slow(*arguments: Any) -> None:
+        await add(*arguments)
+        written.set()
+        await may_return.wait()
+
+    monkeypatch.setattr(OperationStore, "add", slow)
+    order = LoadOrder(model_id=SOURCE)
+    beginning = asyncio.create_task(
+        operations.begin(None, owner=LOCAL_OWNER, kind=Kind.LOAD_MODEL, order=order)
+    )
+    await written.wait()
+    beginning.cancel()
+    may_return.set()
+    await asyncio.wait({beginning})
+    async with asyncio.timeout(20):
+        events = await events_of(watching(served, (await newest(served)).name))
+    assert kinds(events)[-1] == "completed"
 
 
 async def test_a_server_that_stops_under_a_stream(tmp_path: Path, root: Path) -> None:

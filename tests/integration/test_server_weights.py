@@ -25,6 +25,7 @@ from ixc.v1.weights_service_pb2 import (
     QuantizeThresholds,
 )
 from ixc_runtime.models_root import ModelsRoot
+from ixc_service.store import LOCAL_OWNER
 from tests.fakes.long_work import (
     Event,
     events_of,
@@ -86,7 +87,9 @@ async def test_a_quantisation_tells_of_each_layer(served: Served, root: Path) ->
 
 
 async def test_samples_come_with_the_request(served: Served, root: Path, tmp_path: Path) -> None:
-    """Texts and questions of the caller's calibrate in place of the built-in ones."""
+    """Texts and questions of the caller's calibrate in place of the built-in ones. They are not
+    kept: neither with the model nor with the operation.
+    """
     samples = [
         CalibrationSample(text="The harbour was quiet in the early morning, before the boats."),
         CalibrationSample(text="How many boats are there?", answer="There are two boats."),
@@ -97,6 +100,9 @@ async def test_samples_come_with_the_request(served: Served, root: Path, tmp_pat
     manifest = await asyncio.to_thread(ModelsRoot(root).verify, "tiny-int4")
     assert manifest.settings["samples"] == 2
     assert "harbour" not in str(manifest.settings)
+    operation = events[0].accepted.operation.name.partition("/")[2]
+    found = await served.server.long_work.operations.get(LOCAL_OWNER, operation)
+    assert "harbour" not in str((found.record, found.log.after(0)))
 
 
 async def test_quality_below_the_callers_limit(served: Served, root: Path) -> None:

@@ -4,12 +4,17 @@ import sys
 
 import ixc_client
 from ixc_cli.figures import agreement_texts, drift_texts
-from ixc_cli.outcome import Exit
+from ixc_cli.outcome import CommandError, Exit
 from ixc_cli.work_bar import Step, WorkBar, size_text, work_bar
 
 
-def follow(stream: ixc_client.OperationStream[ixc_client.OperationResult], title: str) -> int:
-    """Watches to the end. Ctrl-C leaves the work alone and says where it can be found."""
+def follow(
+    stream: ixc_client.OperationStream[ixc_client.OperationResult], title: str, *, limits: str = ""
+) -> int:
+    """Watches to the end. Ctrl-C leaves the work alone and says where it can be found.
+
+    `limits` are the flags that say how good the result must be.
+    """
     try:
         with stream, work_bar(title) as bar:
             for event in stream.events():
@@ -18,6 +23,10 @@ def follow(stream: ixc_client.OperationStream[ixc_client.OperationResult], title
         if stream.operation:
             print(f"the work goes on: ixc watch {stream.operation}", file=sys.stderr)
         return Exit.INTERRUPTED
+    except ixc_client.QualityTooLow as error:
+        if not limits:
+            raise
+        raise CommandError(f"{error}: {limits}") from error
     report(stream.result)
     return Exit.OK
 

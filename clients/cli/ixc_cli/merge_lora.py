@@ -7,6 +7,8 @@ from ixc_cli import flags
 from ixc_cli.following import follow
 from ixc_cli.outcome import CommandError, Exit
 
+_LIMITS = "--max-difference, --min-top1"
+
 
 def run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
@@ -41,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
             max_relative_difference=args.max_difference,
             min_top1_agreement=args.min_top1,
         )
-        return follow(stream, title)
+        return follow(stream, title, limits=_LIMITS)
 
 
 def _offline(args: argparse.Namespace, title: str) -> int:
@@ -58,4 +60,4 @@ def _offline(args: argparse.Namespace, title: str) -> int:
         max_relative_difference=args.max_difference,
         min_top1_agreement=args.min_top1,
     )
-    return run_job(work, **flags.offline_job(args), title=title)
+    return run_job(work, **flags.offline_job(args), title=title, limits=_LIMITS)

@@ -18,10 +18,15 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--models-root", metavar="FOLDER", type=Path, help="look into this folder, without a server"
     )
-    parser.add_argument("--load", metavar="NAME", help="serve this one, beside the others")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--load", metavar="NAME", help="serve this one, beside the others")
+    what.add_argument("--unload", metavar="NAME", help="serve this one no longer")
     parser.add_argument("--default", action="store_true", help="with --load: as the default")
-    parser.add_argument("--unload", metavar="NAME", help="serve this one no longer")
     args = parser.parse_args(argv)
+    if args.default and not args.load:
+        raise CommandError("--default goes with --load", Exit.USAGE)
+    if args.models_root is not None and (args.load or args.unload):
+        raise CommandError("--load and --unload need a server", Exit.USAGE)
     if args.models_root is not None:
         print_table(_HEADINGS, _stored(args.models_root))
         return Exit.OK

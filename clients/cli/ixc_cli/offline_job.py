@@ -26,10 +26,13 @@ def run_job(
     validate_only: bool,
     device: str,
     title: str,
+    limits: str,
 ) -> int:
-    """`model`: an id in the root, a folder by its path, or `demo`."""
+    """`model`: an id in the root, a folder by its path, or `demo`. `limits` are the flags that say
+    how good the result must be.
+    """
     require(("ixc_runtime", "torch", "safetensors"), extra="server", command="working offline")
-    from ixc_runtime.errors import JobCancelled, RuntimeFault
+    from ixc_runtime.errors import JobCancelled, QualityTooLow, RuntimeFault
     from ixc_runtime.jobs.preflight import preflight
     from ixc_runtime.models_root import ModelsRoot
 
@@ -50,6 +53,8 @@ def run_job(
             models.discard(spec.job)
     except JobCancelled:
         return Exit.INTERRUPTED
+    except QualityTooLow as fault:
+        raise CommandError(f"{fault.message}: {limits} ({fault.reason})") from fault
     except RuntimeFault as fault:
         raise CommandError(f"{fault.message} ({fault.reason})") from fault
     _report(result, root)

@@ -9,12 +9,15 @@ from ixc_cli import flags
 from ixc_cli.following import follow
 from ixc_cli.outcome import CommandError, Exit
 
+_LIMITS = "--max-perplexity-ratio, --max-mean-kl, --min-top1"
+
 
 def run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="ixc quantize",
         description="Round a model's weights to 4 bits, activation-aware. The result is compared "
-        "with the source and appears under NAME whole and verified, or not at all.",
+        "with the source and appears under NAME whole and verified, or not at all. The default "
+        "limits are for models of billions of parameters; a small one, as `demo`, loses more.",
     )
     flags.add_job(parser)
     parser.add_argument("--method", default="awq", choices=("awq", "nearest"))
@@ -49,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
             max_mean_kl=args.max_mean_kl,
             min_top1_agreement=args.min_top1,
         )
-        return follow(stream, title)
+        return follow(stream, title, limits=_LIMITS)
 
 
 def _samples(path: Path | None) -> list[str]:
@@ -78,4 +81,4 @@ def _offline(args: argparse.Namespace, samples: list[str], title: str) -> int:
         samples=tuple(SampleSpec(text=text) for text in samples),
         **{name: value for name, value in chosen.items() if value is not None},
     )
-    return run_job(work, **flags.offline_job(args), title=title)
+    return run_job(work, **flags.offline_job(args), title=title, limits=_LIMITS)

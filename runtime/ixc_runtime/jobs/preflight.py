@@ -34,6 +34,9 @@ def preflight(spec: JobSpec) -> Estimate:
     root = ModelsRoot(Path(spec.root))
     root.check_output(spec.output, overwrite=spec.overwrite)
     folder = source_folder(spec, root)
+    target = root.path / spec.output
+    if target.exists() and target.samefile(folder):
+        raise FieldInvalid("output_model_id", "must not be the source's own name")
     config = load_config(folder)
     if config.quantization is not None:
         raise AlreadyQuantized(

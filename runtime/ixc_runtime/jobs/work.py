@@ -46,6 +46,7 @@ from ixc_runtime.jobs.verdict import (
 from ixc_runtime.jobs.worker import Teller
 from ixc_runtime.models_root import Disk, Manifest, ModelsRoot, NamedFolders, Staging
 from ixc_runtime.models_root.manifest import FileRecord, Origin, file_records, verify_files
+from ixc_runtime.models_root.root import as_faults
 from ixc_runtime.models_root.staging import Mark
 from ixc_runtime.weights import (
     AgreementFigures,
@@ -107,7 +108,7 @@ class _Job:
 
     def run(self) -> JobResult:
         spec = self._spec
-        with ExitStack() as stack:
+        with as_faults(), ExitStack() as stack:
             folder = self._source(stack)
             adapter = self._adapter(stack)
             self.begin("reading")

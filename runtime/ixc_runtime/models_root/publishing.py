@@ -58,10 +58,10 @@ def publish(root: int, staging: Staging, *, overwrite: bool) -> None:
     disk.sync(staging.model)
     disk.sync(staging.folder)
     replaces = check_name(disk, root, model_id, overwrite=overwrite)
-    if replaces and not disk.exchange(staging.folder, MODEL_NAME, root, model_id):
-        disk.rename(root, model_id, staging.folder, REPLACED_NAME)
-        disk.sync(staging.folder)
-    if disk.stat(root, model_id) is None:
+    if not (replaces and disk.exchange(staging.folder, MODEL_NAME, root, model_id)):
+        if replaces:
+            disk.rename(root, model_id, staging.folder, REPLACED_NAME)
+            disk.sync(staging.folder)
         try:
             disk.rename(staging.folder, MODEL_NAME, root, model_id)
         except FileExistsError:

@@ -15,6 +15,7 @@ from pathlib import Path
 from ixc_runtime.config import CONFIG_NAME
 from ixc_runtime.errors import (
     AdapterMissing,
+    CheckpointInvalid,
     CheckpointMissing,
     DiskFault,
     DiskSpaceLow,
@@ -119,10 +120,11 @@ class ModelsRoot(NamedFolders):
     # ---- what is there
 
     def models(self) -> list[StoredModel]:
-        """By id; folders without a config.json are no models."""
+        """By id; folders without a config.json, or that cannot be read, are no models."""
         found: list[StoredModel] = []
         for name in self.names():
-            with contextlib.suppress(CheckpointMissing):
+            # One that is gone or closed to us does not hide the others.
+            with contextlib.suppress(CheckpointMissing, DiskFault):
                 found.append(self.model(name))
         return found
 
@@ -147,6 +149,11 @@ class ModelsRoot(NamedFolders):
             if content is None:
                 raise self._missing(model_id, f": the folder has no {MANIFEST_NAME}")
             manifest = decode_manifest(content)
+            if strange := set(manifest.files) - set(self.disk.names(folder)):
+                # Also those that would lead out of the folder.
+                raise CheckpointInvalid(
+                    f"{len(strange)} files of {MANIFEST_NAME} are not there", file=MANIFEST_NAME
+                )
             verify_files(self.disk, folder, manifest.files)
             return manifest
 

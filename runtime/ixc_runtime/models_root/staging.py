@@ -132,6 +132,7 @@ def open_staging(disk: Disk, jobs: int, mark: Mark) -> Staging:
             for name in (JOURNAL_NAME, MARK_NAME):  # of other work, or torn
                 if disk.stat(folder, name) is not None:
                     disk.unlink(folder, name)
+            disk.sync(folder)  # a power cut must not leave that journal beside the new mark
             _append(disk, folder, MARK_NAME, msgspec.json.encode(mark))
         if disk.stat(folder, MODEL_NAME) is None:
             disk.make_folder(folder, MODEL_NAME)

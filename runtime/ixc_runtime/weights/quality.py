@@ -122,8 +122,8 @@ class _AgreementSums:
     def add(self, expected: Tensor, found: Tensor) -> None:
         self.positions += len(expected)
         self.same_top1 += _num_same_top1(expected, found)
-        self.max_difference = max(self.max_difference, float((expected - found).abs().max()))
-        self.scale = max(self.scale, float(expected.abs().max()))
+        self.max_difference = _larger(self.max_difference, (expected - found).abs().max())
+        self.scale = _larger(self.scale, expected.abs().max())
 
     def figures(self) -> Agreement:
         return Agreement(
@@ -153,7 +153,7 @@ class _DriftSums:
         self.source_loss -= float(p.gather(-1, wanted).sum())
         self.candidate_loss -= float(q.gather(-1, wanted).sum())
         self.kl += float(kl.sum())
-        self.max_kl = max(self.max_kl, float(kl.max()))
+        self.max_kl = _larger(self.max_kl, kl.max())
 
     def figures(self) -> Drift:
         return Drift(
@@ -166,8 +166,16 @@ class _DriftSums:
         )
 
 
+def _larger(most: float, value: Tensor) -> float:
+    """Not a number if either is not: Python's `max` would forget it."""
+    return float(torch.maximum(torch.tensor(most, device=value.device), value))
+
+
 def _perplexity(loss: float, positions: int) -> float:
-    return math.exp(loss / positions)
+    try:
+        return math.exp(loss / positions)
+    except OverflowError:
+        return math.inf
 
 
 def _num_same_top1(expected: Tensor, found: Tensor) -> int:

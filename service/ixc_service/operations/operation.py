@@ -138,7 +138,7 @@ class Operation:
         if outcome is not None:
             await self._clear()
         self.record = msgspec.structs.replace(
-            self.record, state=state, end_time=now, outcome=outcome, error=error
+            self.record.without_samples(), state=state, end_time=now, outcome=outcome, error=error
         )
         if outcome is not None:
             elapsed = now - self.record.create_time

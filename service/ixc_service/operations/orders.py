@@ -5,7 +5,6 @@ and roots; knows nothing of queues.
 """
 
 import asyncio
-import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -210,7 +209,8 @@ class Orders:
             for digest in dict.fromkeys(attachments.digests):
                 source = self._media.source(digest)
                 assert served is not None, "there are pictures"
-                await served.engine.examine(source)
+                with served.held() as engine:
+                    await engine.examine(source)
                 path = self.folder_of(operation_id) / digest
                 await asyncio.to_thread(_keep, source.path, path)
                 kept[digest] = str(path)
@@ -251,10 +251,9 @@ def _sample(sample: weights_service_pb2.CalibrationSample) -> SampleSpec:
 def _keep(source: Path, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with contextlib.suppress(FileExistsError):
-            try:
-                os.link(source, target)
-            except OSError:  # another file system, or one without links
-                shutil.copyfile(source, target)
+        try:
+            os.link(source, target)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, target)
     except OSError as error:
         raise StoreUnavailable("a sample's picture cannot be kept", errno=error.errno) from error

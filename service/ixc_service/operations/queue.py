@@ -109,16 +109,25 @@ class Operations:
 
         Raises REQUEST_ID_REUSED, OPERATION_CONFLICT or QUEUE_FULL.
         """
+        draft = _Draft(
+            owner=owner,
+            kind=kind,
+            request_id=key.request_id if key else "",
+            order=order,
+            operation_id=operation_id or new_id(self._clock.now()),
+        )
+        beginning = asyncio.create_task(self._begin_once(draft, key))
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            # What is written down must run, though its caller has gone meanwhile.
+            await asyncio.gather(beginning, return_exceptions=True)
+            raise
+
+    async def _begin_once(self, draft: _Draft, key: RequestKey | None) -> tuple[Found, bool]:
         async with self._beginning:
             if key is not None and (earlier := await self._store.find_request(key)) is not None:
-                return await self.get(owner, earlier), True
-            draft = _Draft(
-                owner=owner,
-                kind=kind,
-                request_id=key.request_id if key else "",
-                order=order,
-                operation_id=operation_id or new_id(self._clock.now()),
-            )
+                return await self.get(draft.owner, earlier), True
             return await self._begin(draft, key), False
 
     async def find_request(self, key: RequestKey | None) -> str | None:
@@ -153,7 +162,7 @@ class Operations:
         if ahead >= self._limits.max_running_jobs and waiting >= self._limits.max_queued_operations:
             raise QueueFull(f"{waiting} operations wait already", depth=waiting)
         position = max(0, ahead + 1 - self._limits.max_running_jobs)
-        first = Event(1, Accepted(record=record, queue_position=position))
+        first = Event(1, Accepted(record=record.without_samples(), queue_position=position))
         await self._store.add(record, key, first)
         operation = self._enlist(record, OperationLog([first]))
         emit(_log, "operation_accepted", operation=operation.id, kind=record.kind)
@@ -313,15 +322,15 @@ class Operations:
 
     async def _take_up(self, record: OperationRecord) -> None:
         log = OperationLog(await self._store.events(record.owner, record.operation_id))
-        if record.state is State.QUEUED:
-            self._enlist(record, log)
-            return
-        attempt = record.attempt + 1
-        record = msgspec.structs.replace(
-            record, state=State.QUEUED, start_time=None, attempt=attempt
-        )
+        attempt = record.attempt
+        if has_begun := record.state is not State.QUEUED:
+            attempt += 1
+            record = msgspec.structs.replace(
+                record, state=State.QUEUED, start_time=None, attempt=attempt
+            )
         operation = self._enlist(record, log)
-        if isinstance(record.order, LoadOrder):  # a job says itself what it can take over
+        if has_begun and isinstance(record.order, LoadOrder):
+            # A job says itself what it can take over.
             operation.tell(Restarted(attempt=attempt, kept_files=0, kept_bytes=0))
         if record.is_cancel_requested:
             await operation.ask_to_cancel()

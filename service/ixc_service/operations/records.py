@@ -3,9 +3,10 @@
 from enum import StrEnum
 
 import msgspec
+from msgspec.structs import replace
 
 from ixc_runtime.errors import RuntimeFault, fault_from_reason
-from ixc_runtime.jobs import JobResult, JobSpec, Logged, Metric, Progress
+from ixc_runtime.jobs import JobResult, JobSpec, Logged, Metric, Progress, QuantizeWork
 from ixc_service.status import TABLE
 
 
@@ -111,6 +112,16 @@ class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
     def claim(self) -> str:
         """The model that no other operation may make or load meanwhile."""
         return self.output_id or self.model_id
+
+    def without_samples(self) -> "OperationRecord":
+        """As it is told of and kept: samples may be megabytes, and only the work needs them."""
+        match self.order:
+            case JobOrder(spec=JobSpec(work=QuantizeWork(samples=samples))) if samples:
+                work = replace(self.order.spec.work, samples=())
+                order = replace(self.order, spec=replace(self.order.spec, work=work))
+                return replace(self, order=order)
+            case _:
+                return self
 
 
 # ---- what happens to it

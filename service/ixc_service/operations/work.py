@@ -13,7 +13,14 @@ import msgspec
 
 from ixc_runtime import Loading, LoadingStage
 from ixc_runtime.errors import JobCancelled
-from ixc_runtime.jobs import JobEvent, JobProcess, JobSpec, Progress
+from ixc_runtime.jobs import (
+    JobEvent,
+    JobProcess,
+    JobResult,
+    JobSpec,
+    Progress,
+    recorded_result,
+)
 from ixc_runtime.models_root import ModelsRoot
 from ixc_service.moments import Clock
 from ixc_service.operations.records import JobOutcome, LoadOrder, LoadOutcome, Outcome
@@ -47,9 +54,20 @@ class JobWork:
 
     async def run(self, tell: Callable[[JobEvent], None]) -> Outcome:
         process = self._process = JobProcess(self._spec)
-        if self._is_cancelled:
-            raise JobCancelled("cancelled before it began")
-        return JobOutcome(result=await process.run(tell))
+        try:
+            if self._is_cancelled:
+                raise JobCancelled("cancelled before it began")
+            return JobOutcome(result=await process.run(tell))
+        except JobCancelled:
+            made = await asyncio.to_thread(self._published)
+            if made is None:
+                raise
+            return JobOutcome(result=made)  # it was too late
+
+    def _published(self) -> JobResult | None:
+        """What the process published before it was stopped."""
+        made = ModelsRoot(Path(self._spec.root)).published(self._spec.job, self._spec.output)
+        return None if made is None else recorded_result(made)
 
     def cancel(self) -> None:
         self._is_cancelled = True

@@ -97,9 +97,13 @@ class WeightsServicer(ServedModelsServicer):
         try:
             self._operations.check_claim(request.output_model_id)
             order = await make_order(operation_id)
-            if request.validate_only:
-                await _send_validated(kind, order, context, wrap)
-                return
+        except BaseException:  # the caller may be gone, too
+            await self._orders.forget(operation_id)
+            raise
+        if request.validate_only:
+            await _send_validated(kind, order, context, wrap)
+            return
+        try:
             found, was_there = await self._operations.begin(
                 key, owner=LOCAL_OWNER, kind=kind, order=order, operation_id=operation_id
             )

@@ -2,12 +2,15 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ixc_cli.following import follow
 from ixc_cli.main import main
-from ixc_cli.outcome import Exit
+from ixc_cli.outcome import CommandError, Exit
+from ixc_client import OperationEvent, OperationResult, OperationStream, QualityTooLow
 from ixc_client.testing import FakeServer
 
 Out = pytest.CaptureFixture[str]
@@ -217,3 +220,30 @@ def test_a_server_and_a_model_exclude_each_other(capsys: Out) -> None:
     """One of them would be ignored."""
     assert main(["generate", "x", "--model", "demo", "--server", "a:1"]) == Exit.USAGE
     assert "not allowed with" in capsys.readouterr().err
+
+
+def test_a_refusal_by_the_figures_names_the_flags() -> None:
+    """That say how good the result must be; a watcher, who gave none, hears the reason alone."""
+
+    class Refused(OperationStream[OperationResult]):
+        def __init__(self) -> None:
+            pass
+
+        def events(self) -> Iterator[OperationEvent]:
+            raise QualityTooLow("max_mean_kl on texts is 0.3, the limit is 0.2")
+
+        def close(self) -> None:
+            pass
+
+    with pytest.raises(CommandError, match=r"the limit is 0\.2: --max-mean-kl"):
+        follow(Refused(), "quantising", limits="--max-mean-kl")
+    with pytest.raises(QualityTooLow):
+        follow(Refused(), "operations/1")
+
+
+@pytest.mark.parametrize(
+    "line", ["models --default", "models --load a --unload b", "models --unload a --models-root x"]
+)
+def test_models_wishes(line: str) -> None:
+    """That do not go together are usage errors."""
+    assert main(line.split()) == Exit.USAGE

@@ -85,3 +85,20 @@ def test_what_rounding_may_cost(figure: str, changed: dict[str, float]) -> None:
         loose = 0.0 if figure.startswith("min") else 10.0
         work = msgspec.structs.replace(QuantizeWork(), **{figure: loose})
         require_quality(QualityFigures(text=bad, image=bad), work)
+
+
+def test_a_refusal_names_every_limit() -> None:
+    """With its figure: a second try must not fail at the next one. The metadata have the first."""
+    bad = replace(NEAR, candidate_perplexity=12.0, top1_agreement=0.7)
+    with pytest.raises(QualityTooLow) as raised:
+        require_quality(QualityFigures(text=NEAR, image=bad), QuantizeWork())
+    assert raised.value.message == (
+        "max_perplexity_ratio on images is 1.2, the limit is 1.05; min_top1_agreement on images is "
+        "0.7, the limit is 0.8. Nothing was published; looser thresholds would accept it"
+    )
+    assert raised.value.metadata == {
+        "figure": "max_perplexity_ratio",
+        "on": "image",
+        "value": "1.2",
+        "limit": "1.05",
+    }

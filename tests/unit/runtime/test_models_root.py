@@ -1,11 +1,14 @@
 """The models root: what an interruption at any moment leaves behind."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ixc_runtime.errors import (
+    CheckpointInvalid,
     DiskFault,
     DiskSpaceLow,
     JobCancelled,
@@ -13,7 +16,7 @@ from ixc_runtime.errors import (
     ModelIdTaken,
 )
 from ixc_runtime.jobs.messages import JobSpec, MergeWork, Metric, Resumed
-from ixc_runtime.models_root import Disk, ModelsRoot
+from ixc_runtime.models_root import MANIFEST_NAME, Disk, ModelsRoot
 from tests.fakes.faulty_disk import Fault, FaultyDisk, Killed
 from tests.fakes.interrupted_job import (
     NoExchange,
@@ -191,6 +194,51 @@ def test_files_put_into_a_model_while_it_is_replaced(tmp_path: Path) -> None:
     ModelsRoot(root).discard("job-2")
     assert late.read_text() == "mine"
     assert [path.name for path in late.parent.iterdir()] == ["late.txt"]
+
+
+def test_a_model_that_appears_at_the_last_moment(tmp_path: Path) -> None:
+    """Keeps the name; the job does not claim to have published."""
+    root = make(tmp_path)
+    staged = root / ".ixc-jobs" / "job-1" / "model" / MANIFEST_NAME
+
+    class Rival(Disk):
+        """Somebody takes the name as soon as it was seen to be free for the finished model."""
+
+        def stat(self, folder: int, name: str) -> os.stat_result | None:
+            found = super().stat(folder, name)
+            if name == "made" and found is None and staged.exists():
+                (root / "made").mkdir()
+            return found
+
+    with pytest.raises(ModelIdTaken):
+        run_synthetic(job(root), Quiet(), Rival())
+    ModelsRoot(root).discard("job-1")
+    assert list((root / "made").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
+    """Does not hide the models beside it."""
+
+    class Closed(Disk):
+        def open_folder(self, parent: int, name: str) -> int:
+            if name == "closed":
+                raise PermissionError(errno.EACCES, "closed")
+            return super().open_folder(parent, name)
+
+    root = make(tmp_path)
+    (root / "closed").mkdir()
+    assert [model.model_id for model in ModelsRoot(root, Closed()).models()] == ["source"]
+
+
+def test_a_manifest_that_leads_out_of_its_folder(tmp_path: Path) -> None:
+    """Is not followed: neither size nor digest of that file is told."""
+    root = make(tmp_path)
+    run_synthetic(job(root), Quiet())
+    (root / "secret").write_text("a secret")
+    path = root / "made" / MANIFEST_NAME
+    path.write_bytes(path.read_bytes().replace(b"a.bin", b"../secret"))
+    with pytest.raises(CheckpointInvalid, match="1 files of"):
+        ModelsRoot(root).verify("made")
 
 
 def test_too_little_space(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ from ixc_runtime.errors import (
     MediaTypeUnsupported,
     MediaUndecodable,
     PromptEmpty,
+    QualityTooLow,
 )
+from ixc_runtime.jobs import MergeWork
+from ixc_runtime.jobs.verdict import require_agreement
 from ixc_runtime.model.loader import load_model
 from ixc_runtime.weights import MergeSettings, ProbeSettings, QuantizeSettings, Sample
 from ixc_runtime.weights.awq import quantize
@@ -25,9 +28,14 @@ from ixc_runtime.weights.calibration import (
     lay_out_samples,
 )
 from ixc_runtime.weights.merge import merge
-from ixc_runtime.weights.quality import check_merged, measure_quality, measure_quality_over
+from ixc_runtime.weights.quality import (
+    check_merged,
+    check_merged_over,
+    measure_quality,
+    measure_quality_over,
+)
 from ixc_runtime.weights.source import Source
-from ixc_runtime.weights.walk import Passage, Walk
+from ixc_runtime.weights.walk import Passage, Predictions, Walk
 from tests.fakes.step_driver import IMAGE_TOKEN, Lane, StepDriver
 from tests.fakes.tiny_checkpoint import TinyModel, write_tiny_checkpoint
 from tests.fakes.tiny_tokenizer import CHATML_ROLES, write_tokenizer_json
@@ -153,6 +161,29 @@ def test_a_model_without_a_tower(tmp_path: Path) -> None:
         lay_out_samples(Source(source), [picture], max_tokens=64)
 
 
+def test_a_merged_model_that_answers_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At one position of many: the figures say so, and do not pass over it."""
+    source = Source(write_tiny_checkpoint(tmp_path))
+    asked: list[int] = []
+    sound = Predictions.logits
+
+    def spoilt(self: Predictions, passage: int) -> torch.Tensor:
+        logits = sound(self, passage).clone()
+        asked.append(passage)
+        if asked == [0, 0]:  # the second to answer the first passage
+            logits[3, 5] = math.nan
+        return logits
+
+    monkeypatch.setattr(Predictions, "logits", spoilt)
+    settings = MergeSettings(task="web")
+    figures = check_merged_over(tiny_passages(), source, source, settings, Notes())
+    assert len(asked) > 4 and math.isnan(figures.text.max_difference)
+    with pytest.raises(QualityTooLow, match="max_relative_difference on texts is nan"):
+        require_agreement(figures, MergeWork(task="web", min_top1_agreement=0.0))
+
+
 def test_held_out_is_held_out() -> None:
     """No text and no picture is in both sets; the same samples are drawn every time."""
     first, again = (held_out_samples(with_images=True) for _ in range(2))
@@ -186,6 +217,10 @@ def test_layout_of_samples(tmp_path: Path) -> None:
     assert chat.targets == picture.targets == chat.token_ids[-len(chat.targets) :]
     assert picture.num_image_tokens > 0 and picture.token_ids[0] == -1
     assert picture.num_text_tokens == len(chat.token_ids)
+    long = Sample(text="The harbour was quiet. " * 400, answer="A cat sat there. " * 400)
+    (chat,) = lay_out_samples(source, [long], max_tokens=50)
+    assert 40 < len(chat.token_ids) < 70  # the words, and what makes them turns
+    assert len(chat.targets) == 26  # half of the words, and the end of the turn
 
 
 def encoded(image_format: str) -> bytes:

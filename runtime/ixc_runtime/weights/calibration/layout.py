@@ -6,7 +6,6 @@ users: they are decoded by a media worker, confined like any other.
 
 import asyncio
 import hashlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,7 +37,9 @@ _MIN_TOKENS = 16
 def lay_out_samples(
     model: Source, samples: Sequence[Sample], *, max_tokens: int
 ) -> tuple[Passage, ...]:
-    """Long texts become several passages of `max_tokens`; an answer is cut to that many."""
+    """Long texts become several passages of `max_tokens`; a chat's words, question and answer
+    together, are cut to that many.
+    """
     if max_tokens < _MIN_TOKENS:
         raise FieldInvalid(
             "max_sample_tokens", f"max_sample_tokens is {max_tokens}; at least {_MIN_TOKENS} helps"
@@ -87,7 +88,8 @@ class _Layout:
     def chat(self, sample: Sample, picture: "_Rendered | None") -> Passage:
         """The turn as it is asked, then the answer and the end of its turn."""
         assert sample.answer is not None
-        parts = (*((picture.part,) if picture else ()), TextPart(text=sample.text))
+        question, num_tokens = self._cut(sample.text)
+        parts = (*((picture.part,) if picture else ()), TextPart(text=question))
         prompt = lay_out(
             Conversation(messages=(Message(role=Role.USER, parts=parts),)),
             tokenizer=self._tokenizer,
@@ -96,7 +98,7 @@ class _Layout:
             tower=picture.tower if picture else None,
             media_info={picture.part.source.digest: picture.info} if picture else {},
         )
-        answer = self._tokenizer.encode(sample.answer)[: self._max_tokens]
+        answer = self._tokenizer.encode(sample.answer)[: self._max_tokens - num_tokens]
         ids = (*prompt.token_ids, *answer, self._roles.end_of_turn)
         return Passage(
             token_ids=ids,
@@ -104,6 +106,15 @@ class _Layout:
             adapter=self._adapter(sample),
             judged=slice(len(prompt.token_ids) - 1, len(ids) - 1),
         )
+
+    def _cut(self, question: str) -> tuple[str, int]:
+        """As much of it as leaves half of the tokens to an answer, and how many it takes."""
+        ids = self._tokenizer.encode(question)
+        room = self._max_tokens // 2
+        if len(ids) <= room:
+            return question, len(ids)
+        kept = b"".join(map(self._tokenizer.token_bytes, ids[:room]))
+        return kept.decode(errors="ignore"), room
 
     def _adapter(self, sample: Sample) -> str:
         offered = sample.adapter in self._model.inventory.adapters
@@ -150,24 +161,26 @@ async def _decode(
 ) -> dict[int, _Rendered]:
     """One after another, in one worker: there are few, and calibration takes far longer."""
     # Not needed for pictures drawn here, nor is all that it loads.
+    from ixc_runtime.media.pixels_folder import PixelsFolder
     from ixc_runtime.media.pool import MediaWorkers
     from ixc_runtime.media.worker_settings import MediaSettings
 
+    folder = PixelsFolder.create()
     workers = MediaWorkers(num_workers=1, settings=MediaSettings())
-    await workers.start()
     rendered: dict[int, _Rendered] = {}
     try:
-        with tempfile.TemporaryDirectory(prefix="ixc-samples-") as folder:
-            for number, path in files.items():
-                info = await workers.probe(path)
-                image = await workers.render(
-                    path, hd_num=hd_num, tile_size=tower.tile_size, output_dir=Path(folder)
-                )
-                pixels = _tensor(image.path.read_bytes(), image.height, image.width)
-                image.path.unlink()
-                rendered[number] = _Rendered(f"sample {number}", info, pixels, tower)
+        await workers.start()
+        for number, path in files.items():
+            info = await workers.probe(path)
+            image = await workers.render(
+                path, hd_num=hd_num, tile_size=tower.tile_size, output_dir=folder.path
+            )
+            pixels = _tensor(image.path.read_bytes(), image.height, image.width)
+            image.path.unlink()
+            rendered[number] = _Rendered(f"sample {number}", info, pixels, tower)
     finally:
         await workers.close()
+        folder.remove()
     return rendered
 
 

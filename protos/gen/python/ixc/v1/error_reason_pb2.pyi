@@ -402,8 +402,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_QUALITY_TOO_LOW: _ErrorReason.ValueType  # 50
     """The result is further from its source than the request's thresholds allow, and was not
-    published. Code FAILED_PRECONDITION. `figure` is the threshold's field and `on` what it was
-    measured on. Loosen it knowingly, or choose other settings.
+    published. Code FAILED_PRECONDITION. `figure` is the field of the first threshold that does not
+    hold, and `on` what it was measured on; the message names all. Loosen them knowingly, or choose
+    other settings.
 
         { "reason": "QUALITY_TOO_LOW",
           "domain": "ixc.v1",
@@ -878,8 +879,9 @@ values that are not finite. Code DATA_LOSS. Copy it anew; more keys may say whic
 """
 ERROR_REASON_QUALITY_TOO_LOW: ErrorReason.ValueType  # 50
 """The result is further from its source than the request's thresholds allow, and was not
-published. Code FAILED_PRECONDITION. `figure` is the threshold's field and `on` what it was
-measured on. Loosen it knowingly, or choose other settings.
+published. Code FAILED_PRECONDITION. `figure` is the field of the first threshold that does not
+hold, and `on` what it was measured on; the message names all. Loosen them knowingly, or choose
+other settings.
 
     { "reason": "QUALITY_TOO_LOW",
       "domain": "ixc.v1",

@@ -248,8 +248,9 @@ class Calibration(_message.Message):
     SAMPLES_FIELD_NUMBER: _builtins.int
     MAX_SAMPLE_TOKENS_FIELD_NUMBER: _builtins.int
     max_sample_tokens: _builtins.int
-    """Where a sample is cut off, in tokens; a picture counts with all of its own. 64 to 8192. Unset:
-    512.
+    """How many tokens of a sample are run at a time, 64 to 8192: a longer text is split; a longer
+    question is cut to half of them, and its answer to what is left. A picture's do not count.
+    Unset: 512.
     """
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalibrationSample]:
@@ -321,7 +322,9 @@ class QuantizeThresholds(_message.Message):
     MAX_MEAN_KL_FIELD_NUMBER: _builtins.int
     MIN_TOP1_AGREEMENT_FIELD_NUMBER: _builtins.int
     max_perplexity_ratio: _builtins.float
-    """The candidate's perplexity over the source's may be at most this, at least 1. Unset: 1.05."""
+    """The candidate's perplexity over the source's may be at most this, at least 1. Unset: 1.05,
+    which suits models of billions of parameters; small ones lose more and need a looser one.
+    """
     max_mean_kl: _builtins.float
     """PredictionDrift.mean_kl may be at most this, in nats, above 0. Unset: 0.2."""
     min_top1_agreement: _builtins.float
