@@ -146,7 +146,7 @@ class ChatLoop:
         turns = self._session.info().turn_count
         remaining = max(0, turns - (_number(count) if count else 1))
         self._session.rewind(remaining)
-        self._view.note(f"{remaining} turns remain")
+        self._view.note(f"{remaining} {'turn remains' if remaining == 1 else 'turns remain'}")
 
 
 def _number(text: str) -> int:

@@ -61,7 +61,7 @@ def test_commands_work_through_a_pipe(
     captured = capsys.readouterr()
     assert captured.out == "You said: one\nYou said: two\n"
     assert "goes with the next message" in captured.err
-    assert "1 turns remain" in captured.err
+    assert "1 turn remains" in captured.err
     assert "a copy of sessions/" in captured.err
     assert "nothing is being answered" in captured.err
     assert "/rewind [N]" in captured.err
