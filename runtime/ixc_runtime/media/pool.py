@@ -43,6 +43,7 @@ from ixc_runtime.media.worker_process import WorkerLostError, WorkerProcess
 from ixc_runtime.media.worker_settings import MediaSettings
 
 _log = logging.getLogger(__name__)
+_FIRST_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class MediaWorkers:
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._num_workers):
-                    group.create_task(self._add_worker())
+                    group.create_task(self._add_first_worker())
         except ExceptionGroup as failures:
             await self.close()
             raise EngineFault("the media workers do not start") from failures
@@ -233,6 +234,15 @@ class MediaWorkers:
         finally:
             self._num_waiting -= 1
         raise ServerDraining("the media workers are being stopped")
+
+    async def _add_first_worker(self) -> None:
+        """Now and then a process is lost at its birth on a busy machine; the next one is not."""
+        for _ in range(_FIRST_ATTEMPTS - 1):
+            try:
+                return await self._add_worker()
+            except WorkerLostError:
+                _log.warning("a media worker was lost before it began; starting another")
+        return await self._add_worker()
 
     async def _add_worker(self) -> None:
         """Spawn one, wait for its greeting, and let it have jobs."""
