@@ -84,6 +84,11 @@ class Served:
     async def chat(self, session: str, text: str, **fields: Any) -> list[GenerationEvent]:
         return await events_of(self.chats.Chat(chat_request(session, text, **fields)))
 
+    async def load(self, model_id: str, *, make_default: bool = False) -> None:
+        await self.server.model_desk.load(
+            model_id, make_default=make_default, on_loading=lambda loading: None
+        )
+
 
 @contextlib.asynccontextmanager
 async def running_server(

@@ -82,12 +82,6 @@ async def served(tmp_path: Path, roots: Path) -> AsyncIterator[Served]:
         yield running
 
 
-async def load(served: Served, model_id: str, *, make_default: bool = False) -> None:
-    await served.server.model_desk.load(
-        model_id, make_default=make_default, on_loading=lambda loading: None
-    )
-
-
 async def state(served: Served, model_id: str) -> int:
     response = await served.models.GetModel(
         model_service.GetModelRequest(name=f"models/{model_id}")
@@ -115,7 +109,7 @@ async def health(served: Served, service: str) -> int:
 
 async def test_each_request_is_answered_by_the_model_it_names(served: Served) -> None:
     """With that model's name and digest in `accepted`; no name is the default."""
-    await load(served, "dogs")
+    await served.load("dogs")
     dogs = served.starter.engines["dogs"]
     served.engine.will_say("woof?")
     dogs.will_say("woof!")
@@ -153,7 +147,7 @@ async def test_a_model_that_does_not_answer(
 
 async def test_models_are_listed_with_their_states(served: Served) -> None:
     """Served ones and those of the root, by name; folders that are no models are left out."""
-    await load(served, "dogs")
+    await served.load("dogs")
     request = model_service.ListModelsRequest()
     listed = (await served.models.ListModels(request)).models
     assert [(each.name, each.state) for each in listed] == [
@@ -185,7 +179,7 @@ async def test_models_are_listed_with_their_states(served: Served) -> None:
 
 async def test_one_engine_is_down(served: Served) -> None:
     """Its model answers ENGINE_LOST and is NOT_SERVING; the others, and readiness, go on."""
-    await load(served, "dogs")
+    await served.load("dogs")
     dogs = served.starter.engines["dogs"]
     assert await health(served, "models/dogs") == SERVING
     dogs.die()
@@ -209,7 +203,7 @@ async def test_instead_of_the_default_while_it_answers(served: Served) -> None:
     served.engine.will_say("old", " words", hold_at=3)
     call = served.generations.Generate(generate_request("speak"))
     events = [(await call.read()).event for _ in range(3)]
-    await load(served, "dogs", make_default=True)
+    await served.load("dogs", make_default=True)
     assert await default_model(served) == "models/dogs"
     assert (await served.generate("speak"))[0].accepted.model == "models/dogs"
     assert await unload(served, "fake") == UNLOADING
@@ -227,17 +221,17 @@ async def test_instead_of_the_default_while_it_answers(served: Served) -> None:
 async def test_what_is_loaded_twice_is_there_once(served: Served) -> None:
     """The second time it is only made the default; while it comes, nobody else may load it."""
     served.starter.may_start.clear()
-    loading = asyncio.create_task(load(served, "dogs"))
+    loading = asyncio.create_task(served.load("dogs"))
     await served.starter.was_asked.wait()
     assert await state(served, "dogs") == LOADING
     with pytest.raises(OperationConflict):
-        await load(served, "dogs")
+        await served.load("dogs")
     with refused("MODEL_NOT_LOADED", CODE.FAILED_PRECONDITION):
         await served.generate("speak", model="models/dogs")
     served.starter.may_start.set()
     await loading
     engine = served.starter.engines["dogs"]
-    await load(served, "dogs", make_default=True)
+    await served.load("dogs", make_default=True)
     assert served.starter.engines["dogs"] is engine
     assert await default_model(served) == "models/dogs"
 
@@ -246,23 +240,23 @@ async def test_a_load_that_fails_or_is_broken_off(served: Served) -> None:
     """Nothing of it is served or remembered, and it can be tried again."""
     served.starter.fault = CheckpointInvalid("a file is broken")
     with pytest.raises(CheckpointInvalid):
-        await load(served, "dogs")
+        await served.load("dogs")
     assert await state(served, "dogs") == AVAILABLE
     served.starter.fault = None
     served.starter.may_start.clear()
     served.starter.was_asked.clear()
-    loading = asyncio.create_task(load(served, "dogs"))
+    loading = asyncio.create_task(served.load("dogs"))
     await served.starter.was_asked.wait()
     loading.cancel()
     await asyncio.wait({loading})
     assert await state(served, "dogs") == AVAILABLE
     served.starter.may_start.set()
-    await load(served, "dogs")
+    await served.load("dogs")
     assert await state(served, "dogs") == LOADED
     with pytest.raises(ModelNotFound):
-        await load(served, "nobody")
+        await served.load("nobody")
     with pytest.raises(CheckpointUnsupported):
-        await load(served, "broken")
+        await served.load("broken")
 
 
 async def test_a_load_that_is_broken_off_too_late(
@@ -277,7 +271,7 @@ async def test_a_load_that_is_broken_off_too_late(
         await remember()
 
     monkeypatch.setattr(desk, "_remember", slowly)
-    loading = asyncio.create_task(load(served, "dogs"))
+    loading = asyncio.create_task(served.load("dogs"))
     await reached.wait()
     loading.cancel()
     await loading
@@ -288,7 +282,7 @@ async def test_no_room_for_another_model(served: Served, monkeypatch: pytest.Mon
     """Refused before anything is started, with both figures."""
     monkeypatch.setattr(served.server.model_desk, "_free_bytes", lambda: 100_000)
     with pytest.raises(MemoryLow) as caught:
-        await load(served, "dogs")
+        await served.load("dogs")
     assert int(caught.value.metadata["required"]) > 100_000
     assert caught.value.metadata["free"] == "100000"
     assert not served.starter.was_asked.is_set()
@@ -311,9 +305,9 @@ async def test_loaded_again_after_a_restart(tmp_path: Path, roots: Path) -> None
     """Models and the default are as they were; one that cannot be loaded now is left for later."""
     options = {"models_root": roots / "models"}
     async with running_server(tmp_path, **options) as served:
-        await load(served, "cats")
-        await load(served, "dogs", make_default=True)
-        await load(served, "cats")
+        await served.load("cats")
+        await served.load("dogs", make_default=True)
+        await served.load("cats")
     async with running_server(
         tmp_path, starter=FakeStarter(fault=CheckpointInvalid("it is broken")), **options
     ) as served:
@@ -345,7 +339,7 @@ async def test_two_are_loaded_at_a_time(
 
     monkeypatch.setattr(model_desk, "_replace", slow_at_first)
     async with running_server(tmp_path, **options) as served:
-        await asyncio.gather(load(served, "cats"), load(served, "dogs"))
+        await asyncio.gather(served.load("cats"), served.load("dogs"))
     assert len(written) == 2
     async with running_server(tmp_path, **options) as served:
         assert [await state(served, name) for name in ("cats", "dogs")] == [LOADED, LOADED]
@@ -355,7 +349,7 @@ async def test_asked_to_stop_while_models_are_loaded_again(tmp_path: Path, roots
     """The start goes on without them, so that the server can end; they are not forgotten."""
     options = {"models_root": roots / "models"}
     async with running_server(tmp_path, **options) as served:
-        await load(served, "dogs")
+        await served.load("dogs")
     starter, stop = FakeStarter(), asyncio.Event()
     starter.may_start.clear()
 
@@ -376,7 +370,7 @@ async def test_asked_to_stop_while_models_are_loaded_again(tmp_path: Path, roots
 
 async def test_unloaded_while_it_answers(served: Served) -> None:
     """What runs is finished, what comes is refused; then the engine is closed."""
-    await load(served, "dogs")
+    await served.load("dogs")
     dogs = served.starter.engines["dogs"]
     dogs.will_say("to", " the", " end", hold_at=3)
     call = served.generations.Generate(generate_request("speak", model="models/dogs"))
@@ -386,7 +380,7 @@ async def test_unloaded_while_it_answers(served: Served) -> None:
     with refused("MODEL_NOT_LOADED", CODE.FAILED_PRECONDITION):
         await served.generate("speak", model="models/dogs")
     with pytest.raises(OperationConflict):
-        await load(served, "dogs")
+        await served.load("dogs")
     assert await health(served, "models/dogs") == UNKNOWN
     assert not dogs.is_closed
 
@@ -436,10 +430,10 @@ async def test_a_root_that_cannot_be_read(tmp_path: Path) -> None:
 
 async def test_a_session_goes_on_with_its_own_model(served: Served) -> None:
     """Whatever the default is meanwhile; without it the session waits, and can be read."""
-    await load(served, "dogs")
+    await served.load("dogs")
     session = await served.new_session(model="models/dogs")
     await served.chat(session, "sit")
-    await load(served, "cats", make_default=True)
+    await served.load("cats", make_default=True)
     assert (await served.chat(session, "stay"))[0].accepted.model == "models/dogs"
     assert await unload(served, "dogs") == AVAILABLE
     with refused("MODEL_NOT_LOADED", CODE.FAILED_PRECONDITION):
@@ -453,19 +447,19 @@ async def test_a_session_goes_on_with_its_own_model(served: Served) -> None:
     turns = await served.sessions.ListTurns(ListTurnsRequest(parent=session))
     assert len(turns.turns) == 2
 
-    await load(served, "dogs")
+    await served.load("dogs")
 
     assert kinds(await served.chat(session, "come"))[-1] == "completed"
 
 
 async def test_a_session_whose_model_came_back_with_other_weights(served: Served) -> None:
     """It cannot go on: its turns were computed by others."""
-    await load(served, "dogs")
+    await served.load("dogs")
     session = await served.new_session(model="models/dogs")
     await served.chat(session, "sit")
     await unload(served, "dogs")
     served.starter.digests["dogs"] = "a" * 64
-    await load(served, "dogs")
+    await served.load("dogs")
     with refused("SESSION_WEIGHTS_CHANGED", CODE.FAILED_PRECONDITION):
         await served.chat(session, "stay")
 
@@ -474,87 +468,16 @@ async def test_a_session_finds_its_weights_under_another_name(served: Served) ->
     """The weights make the session, not what they are called."""
     served.starter.digests["dogs"] = INFO.digest
     session = await served.new_session()
-    await load(served, "dogs", make_default=True)
+    await served.load("dogs", make_default=True)
     await unload(served, "fake")
     assert (await served.chat(session, "sit"))[0].accepted.model == "models/dogs"
 
 
 async def test_a_repeated_request_after_its_model_has_gone(served: Served) -> None:
     """The earlier answer is told once more: nothing has to be computed for that."""
-    await load(served, "dogs")
+    await served.load("dogs")
     first = await served.generate("speak", model="models/dogs", request_id="once")
     await unload(served, "dogs")
     again = await served.generate("speak", model="models/dogs", request_id="once")
     assert again[0].accepted.deduplicated
     assert text_of(again) == text_of(first)
-
-
-# ---- users' adapters
-
-
-def load_adapter(**fields: str) -> pb.LoadAdapterRequest:
-    return pb.LoadAdapterRequest(**{"adapter": "adapters/stripes", **fields})
-
-
-async def test_an_adapter_by_name(served: Served) -> None:
-    """It is listed and can be asked for, until it is unloaded; the other model has none of it."""
-    await load(served, "dogs")
-    made = (await served.weights.LoadAdapter(load_adapter(name="zebra"))).model
-    assert (made.name, list(made.adapters)) == ("models/fake", ["web", "zebra"])
-    assert (await served.generate("speak", adapter="zebra"))[0].accepted.adapter == "zebra"
-    with refused("ADAPTER_UNAVAILABLE", CODE.FAILED_PRECONDITION):
-        await served.generate("speak", adapter="zebra", model="models/dogs")
-    made = (await served.weights.LoadAdapter(load_adapter(model="models/dogs"))).model
-    assert list(made.adapters) == ["web", "stripes"]
-    gone = pb.UnloadAdapterRequest(name="zebra")
-    assert list((await served.weights.UnloadAdapter(gone)).model.adapters) == ["web"]
-    with refused("ADAPTER_UNAVAILABLE", CODE.FAILED_PRECONDITION):
-        await served.generate("speak", adapter="zebra")
-    with refused("ADAPTER_NOT_FOUND", CODE.NOT_FOUND):
-        await served.weights.UnloadAdapter(gone)
-    await served.weights.UnloadAdapter(pb.UnloadAdapterRequest(name="zebra", allow_missing=True))
-
-
-HOSTILE = (
-    "..", ".", "../stripes", "stripes/..", "/etc", "stripes/", "Stripes", "strip\x00es", "con",
-    "stripes ", " stripes", "ſtripes", "str\u0131pes", "stripes\u200b", "a" * 64, "a..b", "-a", "",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-async def test_a_hostile_name(served: Served, name: str) -> None:
-    """It is no name, whatever a file system would make of it."""
-    with refused("FIELD_INVALID", CODE.INVALID_ARGUMENT):
-        await served.weights.LoadAdapter(pb.LoadAdapterRequest(adapter=f"adapters/{name}"))
-    with refused("FIELD_INVALID", CODE.INVALID_ARGUMENT):
-        await served.weights.UnloadAdapter(pb.UnloadAdapterRequest(name=name))
-    if name:
-        with refused("FIELD_INVALID", CODE.INVALID_ARGUMENT):
-            await served.weights.LoadAdapter(load_adapter(name=name))
-        with refused("MODEL_NOT_FOUND", CODE.NOT_FOUND):
-            await served.generate("speak", model=f"models/{name}")
-        with pytest.raises(ModelNotFound):
-            await load(served, name)
-
-
-async def test_a_folder_behind_a_link(served: Served, roots: Path, tmp_path: Path) -> None:
-    """It is not there: links lead nowhere."""
-    write_tiny_adapter(tmp_path / "outside", TinyAdapter(model=TinyModel()))
-    link = roots / "adapters" / "linked"
-    link.symlink_to(tmp_path / "outside")
-    try:
-        with refused("ADAPTER_NOT_FOUND", CODE.NOT_FOUND):
-            await served.weights.LoadAdapter(load_adapter(adapter="adapters/linked"))
-    finally:
-        link.unlink()
-
-
-async def test_an_adapter_that_does_not_fit(served: Served) -> None:
-    """The engine's reason reaches the caller, with the adapter's name."""
-    served.engine.adapter_fault = CheckpointInvalid("it ends too early", tensor="a")
-    with refused("WEIGHTS_CORRUPT", CODE.DATA_LOSS) as caught:
-        await served.weights.LoadAdapter(load_adapter())
-    assert "it ends too early" in str(caught[0].details())
-    with refused("FIELD_INVALID", CODE.INVALID_ARGUMENT):
-        await served.weights.LoadAdapter(load_adapter(name="base"))
-    assert kinds(await served.generate("speak"))[-1] == "completed"
