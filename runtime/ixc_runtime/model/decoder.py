@@ -17,7 +17,7 @@ from ixc_runtime.model.batch import StepBatch
 from ixc_runtime.model.kv_arena import KvArena
 from ixc_runtime.model.linear import Linear, Route
 from ixc_runtime.model.vision import Vision
-from ixc_runtime.ops import LowRankPair, Ops, Rotary
+from ixc_runtime.ops import LowRankPair, Norm, Ops, Rotary, Weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +34,10 @@ class StepPlan:
 class DecoderLayer:
     """`gate_and_up` is w1 over w3, read in one go."""
 
-    attention_norm: Tensor
+    attention_norm: Norm
     wqkv: Linear
     wo: Linear
-    ffn_norm: Tensor
+    ffn_norm: Norm
     gate_and_up: Linear
     w2: Linear
 
@@ -45,16 +45,14 @@ class DecoderLayer:
     def linears(self) -> Mapping[str, Linear]:
         return {"wqkv": self.wqkv, "wo": self.wo, "gate_and_up": self.gate_and_up, "w2": self.w2}
 
-    def run(
-        self, ops: Ops, x: Tensor, plan: StepPlan, keys: Tensor, values: Tensor, *, eps: float
-    ) -> None:
+    def run(self, ops: Ops, x: Tensor, plan: StepPlan, keys: Tensor, values: Tensor) -> None:
         """Take the step's rows through the layer, in place; `keys` and `values` are its pages."""
         routes = plan.routes
-        qkv = self.wqkv(ops.rms_norm(x, self.attention_norm, eps), routes)
+        qkv = self.wqkv.of_norm(x, self.attention_norm, routes)
         queries = ops.rotate_and_store(qkv, plan.rotary, keys, values, plan.slots)
-        x += self.wo(ops.attend(queries, keys, values, plan.attention), routes)
-        inner = ops.swiglu(self.gate_and_up(ops.rms_norm(x, self.ffn_norm, eps), routes))
-        x += self.w2(inner, routes)
+        self.wo.add_to(x, ops.attend(queries, keys, values, plan.attention), routes)
+        inner = self.gate_and_up.swiglu_of_norm(x, self.ffn_norm, routes)
+        self.w2.add_to(x, inner, routes)
 
 
 # One adapter's pairs in a layer, by the names of `linears`; those it leaves alone are not there.
@@ -71,8 +69,8 @@ class Model:
         ops: Ops,
         embeddings: Tensor,
         layers: tuple[DecoderLayer, ...],
-        norm: Tensor,
-        output: Tensor,
+        norm: Norm,
+        output: Weight,
         vision: Vision | None,
     ) -> None:
         self.config = config
@@ -130,9 +128,9 @@ class Model:
     @property
     def weights_bytes(self) -> int:
         """All resident weights: decoder, adapters, tower."""
-        total = self._embeddings.nbytes + self._norm.nbytes + self._output.nbytes
+        total = self._embeddings.nbytes + self._norm.weight.nbytes + self._output.nbytes
         for layer in self._layers:
-            total += layer.attention_norm.nbytes + layer.ffn_norm.nbytes
+            total += layer.attention_norm.weight.nbytes + layer.ffn_norm.weight.nbytes
             total += sum(linear.num_bytes for linear in layer.linears.values())
         return total + (self.vision.num_bytes if self.vision else 0)
 
@@ -149,18 +147,25 @@ class Model:
 
         (float64 where the model itself is.)
         """
-        ops, eps = self.ops, self.config.rms_norm_eps
         x = self.embed(batch)
         plan = StepPlan(
             routes=plan_routes(batch, self._available),
-            rotary=ops.rotary(batch.positions, batch.rotary_bases, self.config.head_dim, like=x),
+            rotary=self.ops.rotary(
+                batch.positions, batch.rotary_bases, self.config.head_dim, like=x
+            ),
             slots=batch.slots,
-            attention=ops.plan_attention(
+            attention=self.ops.plan_attention(
                 batch.query_starts, batch.context_lengths, batch.page_tables, kv.page_size
             ),
         )
-        for layer, keys, values in zip(self._layers, kv.keys, kv.values, strict=True):
-            layer.run(ops, x, plan, keys, values, eps=eps)
-        last = ops.rms_norm(x[batch.output_rows], self._norm, eps)
-        logits = ops.linear(last, self._output)
+        logits = self.compute(x, plan, kv, output_rows=batch.output_rows)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def compute(
+        self, x: Tensor, plan: StepPlan, kv: KvArena, *, output_rows: Tensor | None
+    ) -> Tensor:
+        """All layers over `x`, in place, and the logits of `output_rows`; None is every row."""
+        for layer, keys, values in zip(self._layers, kv.keys, kv.values, strict=True):
+            layer.run(self.ops, x, plan, keys, values)
+        last = x if output_rows is None else x[output_rows]
+        return self.ops.normed_linear(last, self._norm, self._output)

@@ -34,7 +34,7 @@ from ixc_runtime.model.inventory import (
 from ixc_runtime.model.linear import Linear
 from ixc_runtime.model.vision import Affine, ProjectorWeights, TowerLayer, TowerWeights, Vision
 from ixc_runtime.model.weights import Weights
-from ixc_runtime.ops import Int4Weight, LowRankPair, Ops, UpBlock, Weight
+from ixc_runtime.ops import Int4Weight, LowRankPair, Norm, Ops, UpBlock, Weight
 from ixc_runtime.ops.cpu import CpuOps
 
 CHANNELS_PER_HEAD = 64  # CLIP's, in every published size
@@ -73,16 +73,14 @@ def load_model(
         on_progress(done, total)
 
     weights = Weights(inventory.entries, dtype=_torch_dtype(dtype), device=device, on_read=count)
+    reader = DecoderLayerReader(config, inventory, weights, ops)
     with torch.inference_mode():
         return Model(
             config,
             ops=ops,
             embeddings=weights.take("model.tok_embeddings.weight"),
-            layers=tuple(
-                DecoderLayerReader(config, inventory, weights, ops).read(layer)
-                for layer in range(config.num_layers)
-            ),
-            norm=weights.take("model.norm.weight"),
+            layers=tuple(reader.read(layer) for layer in range(config.num_layers)),
+            norm=reader.norm("model.norm"),
             output=ops.linear_weight(weights.take("output.weight")),
             vision=read_vision(inventory, settings, weights),
         )
@@ -124,7 +122,7 @@ def _torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
 
 
 class DecoderLayerReader:
-    """Reads one decoder layer's linears with their adapters."""
+    """Reads the decoder's parts: norms, and linears with their adapters."""
 
     def __init__(
         self, config: ModelConfig, inventory: Inventory, weights: Weights, ops: Ops
@@ -146,13 +144,17 @@ class DecoderLayerReader:
         prefix = f"model.layers.{layer}"
         wqkv, wo, w1, w3, w2 = layer_sites(self._config, layer)
         return DecoderLayer(
-            attention_norm=self._weights.take(f"{prefix}.attention_norm.weight"),
+            attention_norm=self.norm(f"{prefix}.attention_norm"),
             wqkv=self._linear(wqkv),
             wo=self._linear(wo),
-            ffn_norm=self._weights.take(f"{prefix}.ffn_norm.weight"),
+            ffn_norm=self.norm(f"{prefix}.ffn_norm"),
             gate_and_up=self._linear(w1, w3),
             w2=self._linear(w2),
         )
+
+    def norm(self, name: str) -> Norm:
+        weight = self._weights.take(f"{name}.weight")
+        return Norm(weight=weight, eps=self._config.rms_norm_eps)
 
     def _linear(self, *sites: LinearSite) -> Linear:
         """One linear, or several that read the same input, one over the other."""

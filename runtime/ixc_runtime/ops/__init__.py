@@ -57,6 +57,14 @@ Weight = Tensor | Int4Weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Norm:
+    """Of rows by their root mean square; `eps` is added to the mean of squares."""
+
+    weight: Tensor  # (hidden,)
+    eps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rotary:
     """Cosines and sines of a step's rows: (rows, 1, 1, head_dim / 2) each."""
 
@@ -93,14 +101,29 @@ class Ops(Protocol):
 
     # ---- in every layer
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """Return x / rms(x) in float32, rounded to x's dtype, then times `weight`."""
+    def rms_norm(self, x: Tensor, norm: Norm) -> Tensor:
+        """Return x / rms(x) in float32, rounded to x's dtype, then times the norm's weight."""
 
     def linear(self, x: Tensor, weight: Weight) -> Tensor:
         """(rows, in) by a prepared weight -> (rows, out)."""
 
-    def add_low_rank(self, y: Tensor, x: Tensor, rows: Tensor | None, pair: LowRankPair) -> None:
-        """y[rows] += up(down(x[rows])), in place; None is every row."""
+    def normed_linear(self, x: Tensor, norm: Norm, weight: Weight) -> Tensor:
+        """`linear` of the normalised rows."""
+
+    def normed_swiglu(self, x: Tensor, norm: Norm, weight: Weight) -> Tensor:
+        """`swiglu` of `linear` of the normalised rows."""
+
+    def add_linear(self, residual: Tensor, x: Tensor, weight: Weight) -> None:
+        """Add `linear` of x to `residual`, in place."""
+
+    def add_low_rank(
+        self, y: Tensor, x: Tensor, pair: LowRankPair, *, rows: Tensor | None, mask: Tensor | None
+    ) -> None:
+        """y[rows] += up(down(x[rows])), in place; no `rows` is every row.
+
+        With a `mask` (rows, 1) of ones and zeros every row is computed and only those of the ones
+        change: what a captured step needs, whose shapes are fixed.
+        """
 
     def rotate_and_store(
         self, qkv: Tensor, rotary: Rotary, keys: Tensor, values: Tensor, slots: Tensor

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 from ixc_cuda import awq_layout
-from ixc_runtime.ops import Int4Weight, LowRankPair, Rotary, Weight
+from ixc_runtime.ops import Int4Weight, LowRankPair, Norm, Rotary, Weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,18 +106,31 @@ class CpuOps:
             chunks=tuple(chunks),
         )
 
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def rms_norm(self, x: Tensor, norm: Norm) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(eps))
-        return (wide * scale).to(x.dtype) * weight
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True).add_(norm.eps))
+        return (wide * scale).to(x.dtype) * norm.weight
 
     def linear(self, x: Tensor, weight: Weight) -> Tensor:
         if isinstance(weight, Int4Weight):
             weight = _dequantize(weight).to(x.dtype)
         return linear(x, weight)
 
-    def add_low_rank(self, y: Tensor, x: Tensor, rows: Tensor | None, pair: LowRankPair) -> None:
+    def normed_linear(self, x: Tensor, norm: Norm, weight: Weight) -> Tensor:
+        return self.linear(self.rms_norm(x, norm), weight)
+
+    def normed_swiglu(self, x: Tensor, norm: Norm, weight: Weight) -> Tensor:
+        return self.swiglu(self.normed_linear(x, norm, weight))
+
+    def add_linear(self, residual: Tensor, x: Tensor, weight: Weight) -> None:
+        residual += self.linear(x, weight)
+
+    def add_low_rank(
+        self, y: Tensor, x: Tensor, pair: LowRankPair, *, rows: Tensor | None, mask: Tensor | None
+    ) -> None:
         ranks = linear(x if rows is None else x[rows], pair.down)
+        if mask is not None:
+            ranks = ranks * mask
         for block in pair.blocks:
             size, rank = block.up.shape
             delta = linear(ranks[:, block.first_rank : block.first_rank + rank], block.up)

@@ -124,7 +124,7 @@ class Walk:
         track, config = self._tracks[passage], self.source.config
         rows = len(track.hidden)
         pages = torch.empty((2, 1, rows, config.num_kv_heads, config.head_dim), device=self.device)
-        layer.run(self._ops, track.hidden, track.plan, pages[0], pages[1], eps=config.rms_norm_eps)
+        layer.run(self._ops, track.hidden, track.plan, pages[0], pages[1])
 
     def run_all(self, layer: DecoderLayer) -> None:
         for passage in range(len(self.passages)):
@@ -133,10 +133,9 @@ class Walk:
     @torch.inference_mode()
     def leave(self) -> "Predictions":
         """Behind the last layer: what the judged rows predict."""
-        norm = self.weights.take("model.norm.weight")
-        eps = self.source.config.rms_norm_eps
+        norm = self._reader.norm("model.norm")
         hidden = [
-            self._ops.rms_norm(track.hidden[passage.judged], norm, eps)
+            self._ops.rms_norm(track.hidden[passage.judged], norm)
             for track, passage in zip(self._tracks, self.passages, strict=True)
         ]
         self._tracks.clear()

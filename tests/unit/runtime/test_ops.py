@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ixc_cuda import awq_layout
-from ixc_runtime.ops import Int4Weight, LowRankPair, UpBlock
+from ixc_runtime.ops import Int4Weight, LowRankPair, Norm, UpBlock
 from ixc_runtime.ops.cpu import CpuOps
 
 OPS = CpuOps()
@@ -99,7 +99,7 @@ def test_rms_norm(dtype: torch.dtype) -> None:
     x, weight = random(5, 48, dtype=torch.float32).to(dtype), random(48, seed=1).to(dtype)
     wide = x.float()
     scaled = (wide / (wide.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()).to(dtype)
-    torch.testing.assert_close(OPS.rms_norm(x, weight, 1e-5), scaled * weight)
+    torch.testing.assert_close(OPS.rms_norm(x, Norm(weight=weight, eps=1e-5)), scaled * weight)
 
 
 @pytest.mark.parametrize("rows", [None, [3], [0, 2, 3], []], ids=str)
@@ -118,8 +118,12 @@ def test_low_rank_of_fused_linears(rows: list[int] | None) -> None:
     chosen = torch.zeros(4, 1).double()
     chosen[list(range(4)) if rows is None else rows] = 1.0
     expected = y + chosen * delta
-    OPS.add_low_rank(y, x, None if rows is None else torch.tensor(rows, dtype=torch.int64), pair)
+    masked = y.clone()
+    index = None if rows is None else torch.tensor(rows, dtype=torch.int64)
+    OPS.add_low_rank(y, x, pair, rows=index, mask=None)
     torch.testing.assert_close(y, expected)
+    OPS.add_low_rank(masked, x, pair, rows=None, mask=chosen)
+    torch.testing.assert_close(masked, expected)
 
 
 def test_swiglu() -> None:

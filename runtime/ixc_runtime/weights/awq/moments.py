@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ixc_runtime.model.linear import Linear, Route
+from ixc_runtime.ops import Norm
 from ixc_runtime.weights.walk import Passage
 
 
@@ -38,12 +39,22 @@ class Tap(Linear):
     """A linear that shows its inputs to `watch` before it does its work."""
 
     def __init__(self, linear: Linear, watch: Callable[[Tensor], None]) -> None:
-        self._linear = linear
+        super().__init__(linear.ops, linear.weight, linear.pairs)
         self._watch = watch
 
     def __call__(self, x: Tensor, routes: tuple[Route, ...]) -> Tensor:
         self._watch(x)
-        return self._linear(x, routes)
+        return super().__call__(x, routes)
+
+    def of_norm(self, x: Tensor, norm: Norm, routes: tuple[Route, ...]) -> Tensor:
+        return self(self.ops.rms_norm(x, norm), routes)
+
+    def swiglu_of_norm(self, x: Tensor, norm: Norm, routes: tuple[Route, ...]) -> Tensor:
+        return self.ops.swiglu(self.of_norm(x, norm, routes))
+
+    def add_to(self, residual: Tensor, x: Tensor, routes: tuple[Route, ...]) -> None:
+        self._watch(x)
+        super().add_to(residual, x, routes)
 
 
 def row_weights(passages: Sequence[Passage], device: torch.device) -> list[Tensor]:
