@@ -8,6 +8,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ixc_runtime.engine_process.images import EncodedImages
 from ixc_runtime.engine_process.messages import (
@@ -22,7 +23,7 @@ from ixc_runtime.engine_process.messages import (
     Token,
     Update,
 )
-from ixc_runtime.engine_process.runner import StepRunner
+from ixc_runtime.engine_process.runner import LaunchedStep, PlainRunner, StepRunner
 from ixc_runtime.engine_process.user_adapters import ReadAdapter
 from ixc_runtime.errors import (
     AdapterIdTaken,
@@ -42,6 +43,11 @@ from ixc_runtime.scheduler.scheduler import Chunk, Scheduler
 from ixc_runtime.scheduler.sequence import Sequence, SequenceTimes
 
 _log = logging.getLogger(__name__)
+
+
+class _Step(NamedTuple):
+    chunks: list[Chunk]
+    launched: LaunchedStep
 
 
 class EngineCore:
@@ -78,7 +84,8 @@ class EngineCore:
             cache, max_batch=plan.max_batch, max_step_tokens=plan.max_step_tokens
         )
         self._images = EncodedImages(model.vision, budget_bytes=feature_bytes)
-        self._runner = StepRunner(model, arena, self._images)
+        self._runner: StepRunner = PlainRunner(model, arena, self._images)
+        self._on_its_way: _Step | None = None
         self._num_steps = 0
         self._updates: list[Update] = []
         self._adapter_digests: dict[str, str] = {}  # users' adapters alone
@@ -177,20 +184,28 @@ class EngineCore:
     # ---- the step
 
     def step(self) -> tuple[list[Update], bool]:
-        """Admit, encode some tiles, compute one batch.
+        """Admit, encode some tiles, launch one batch, take in the one before it.
 
-        Returns what happened since the last step, and whether there was anything to compute; when
-        there was not, nothing will change until the next message.
+        A runner that runs ahead has two steps on their way at times, so that the device never waits
+        for us; its tokens land one call later. Returns what happened since the last call, and
+        whether there is anything on its way; when there is not, nothing will change until the next
+        message.
         """
         for sequence in self.scheduler.admit():
             self._begin(sequence)
         num_tiles = self._images.encode(self.plan.tiles_per_step)
-        chunks = self.scheduler.plan(self._images.has)
-        if chunks:
-            self._num_steps += 1
-            self._compute(chunks)
+        if not self._may_run_ahead():
+            self._land()
+        launched = self._launch(self.scheduler.plan(self._images.has))
+        self._land()
+        self._on_its_way = launched
+        if not self._runner.runs_ahead:
+            self._land()
         updates, self._updates = self._updates, []
-        return updates, bool(chunks or num_tiles)
+        return updates, bool(launched or num_tiles)
+
+    def _may_run_ahead(self) -> bool:
+        return not any(sequence.samples_by_words for sequence in self.scheduler.running)
 
     def _begin(self, sequence: Sequence) -> None:
         now = self._clock()
@@ -208,22 +223,45 @@ class EngineCore:
             if self._images.want(image):
                 self._updates.append(PixelsNeeded(image.key))
 
-    def _compute(self, chunks: list[Chunk]) -> None:
+    def _launch(self, chunks: list[Chunk]) -> _Step | None:
+        if not chunks:
+            return None
+        self._num_steps += 1
         try:
-            tokens = iter(self._runner.run(chunks))
+            launched = self._runner.launch(chunks)
         except Exception:
-            # Whose fault it was cannot be told from here; the accounts are untouched.
-            _log.exception("a step failed")
-            for chunk in chunks:
-                self._fail(chunk.sequence, EngineFault("a step of the engine failed"))
-            return
+            self._fail_step(chunks)
+            return None
         for chunk in chunks:
-            was_prompt = not chunk.sequence.is_decoding
-            self.scheduler.computed(chunk)
-            if was_prompt and chunk.sequence.is_decoding:
+            self.scheduler.launched(chunk)
+        return _Step(chunks, launched)
+
+    def _land(self) -> None:
+        """Take in what the launched step has brought, if there is one."""
+        step, self._on_its_way = self._on_its_way, None
+        if step is None:
+            return
+        try:
+            tokens = iter(step.launched.tokens())
+        except Exception:
+            self._fail_step(step.chunks)
+            return
+        for chunk in step.chunks:
+            sampled = next(tokens) if chunk.yields_token else None
+            if chunk.sequence.table is None:
+                continue  # it ended while the step was on its way
+            self.scheduler.landed(chunk)
+            if chunk.ends_prompt:
                 self._finish_prompt(chunk.sequence)
             if chunk.yields_token:
-                self._accept(chunk.sequence, next(tokens))
+                self._accept(chunk, sampled)
+
+    def _fail_step(self, chunks: list[Chunk]) -> None:
+        """Whose fault it was cannot be told from here; the accounts are untouched."""
+        _log.exception("a step failed")
+        for chunk in chunks:
+            if chunk.sequence.table is not None:
+                self._fail(chunk.sequence, EngineFault("a step of the engine failed"))
 
     def _finish_prompt(self, sequence: Sequence) -> None:
         times = sequence.times
@@ -239,17 +277,18 @@ class EngineCore:
             )
         )
 
-    def _accept(self, sequence: Sequence, sampled: SampledToken | None) -> None:
-        """The newest token: append it, unless it ends the answer."""
+    def _accept(self, chunk: Chunk, sampled: SampledToken | None) -> None:
+        """The token behind the chunk: take it in, unless it ends the answer."""
+        sequence = chunk.sequence
         if sampled is None:
             self._fail(sequence, EngineFault("the model's output is not finite"))
             return
         if sampled.token_id in sequence.request.stop_token_ids:
             self._finish(sequence, FinishReason.STOP, stop_token_id=sampled.token_id)
             return
-        sequence.append(sampled.token_id)
+        sequence.land(chunk.stop, sampled.token_id)
         self._updates.append(Token(sequence.sequence_id, sampled.token_id, sampled.logprob))
-        if sequence.num_output >= sequence.max_output:
+        if chunk.stop + 1 - sequence.num_prompt >= sequence.max_output:
             self._finish(sequence, FinishReason.MAX_TOKENS)
 
     def _finish(

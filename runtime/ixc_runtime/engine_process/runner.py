@@ -5,7 +5,9 @@ The only place that turns the scheduler's plan into tensors. Knows neither the q
 
 from collections import defaultdict
 from collections.abc import Sequence as Many
+from dataclasses import dataclass
 from itertools import accumulate
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,8 +22,34 @@ from ixc_runtime.scheduler.scheduler import Chunk
 from ixc_runtime.scheduler.sequence import Sequence
 
 
-class StepRunner:
-    """Runs planned chunks against one model and one arena."""
+class LaunchedStep(Protocol):
+    def tokens(self) -> list[SampledToken | None]:
+        """Wait for the step: one token for each chunk that reaches its sequence's end, in order.
+
+        None stands for a sequence whose logits are not finite.
+        """
+
+
+class StepRunner(Protocol):
+    """`runs_ahead`: the next step may be launched before this one's tokens are asked for."""
+
+    runs_ahead: bool
+
+    def launch(self, chunks: Many[Chunk]) -> LaunchedStep: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    sampled: list[SampledToken | None]
+
+    def tokens(self) -> list[SampledToken | None]:
+        return self.sampled
+
+
+class PlainRunner:
+    """Computes each step at once, operation by operation: whatever the batch, on any device."""
+
+    runs_ahead = False
 
     def __init__(self, model: Model, arena: KvArena, images: EncodedImages) -> None:
         self._model = model
@@ -29,15 +57,11 @@ class StepRunner:
         self._images = images
         self._page_size = arena.page_size
 
-    def run(self, chunks: Many[Chunk]) -> list[SampledToken | None]:
-        """Compute every chunk; one token for each chunk that reaches its sequence's end, in order.
-
-        None stands for a sequence whose logits are not finite.
-        """
+    def launch(self, chunks: Many[Chunk]) -> LaunchedStep:
         sampling = [chunk for chunk in chunks if chunk.yields_token]
         with torch.inference_mode():
             logits = self._model.forward(self._batch(chunks), self._arena)
-            return sample(logits, [sampling_row(chunk.sequence) for chunk in sampling])
+            return _Done(sample(logits, [sampling_row(chunk.sequence) for chunk in sampling]))
 
     def _batch(self, chunks: Many[Chunk]) -> StepBatch:
         device = self._model.device

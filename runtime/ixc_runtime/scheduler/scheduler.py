@@ -15,15 +15,19 @@ from ixc_runtime.scheduler.sequence import Sequence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """Tokens `start` .. `stop`-1 of a sequence, to be computed in one step."""
+    """Tokens `start` .. `stop`-1 of a sequence, to be computed in one step.
+
+    `yields_token`: they reach the sequence's end, so that the next token is sampled.
+    """
 
     sequence: Sequence
     start: int
     stop: int
+    yields_token: bool
 
     @property
-    def yields_token(self) -> bool:
-        return self.stop == len(self.sequence.tokens)
+    def ends_prompt(self) -> bool:
+        return self.start < self.sequence.num_prompt <= self.stop
 
 
 class Scheduler:
@@ -43,6 +47,10 @@ class Scheduler:
     @property
     def num_running(self) -> int:
         return len(self._running)
+
+    @property
+    def running(self) -> Iterator[Sequence]:
+        yield from self._running
 
     def __iter__(self) -> Iterator[Sequence]:
         """Every sequence, running ones first."""
@@ -88,7 +96,14 @@ class Scheduler:
                 continue
             assert sequence.table is not None, "running sequences have their table"
             self.cache.extend(sequence.table, start=sequence.num_computed, stop=stop)
-            chunks.append(Chunk(sequence=sequence, start=sequence.num_computed, stop=stop))
+            chunks.append(
+                Chunk(
+                    sequence=sequence,
+                    start=sequence.num_computed,
+                    stop=stop,
+                    yields_token=stop == len(sequence.tokens),
+                )
+            )
             budget -= stop - sequence.num_computed
         return chunks
 
@@ -99,14 +114,20 @@ class Scheduler:
         for image in sequence.missing_images:
             if not has_features(image.key):
                 return max(image.start, sequence.num_computed)
-        return len(sequence.tokens)
+        # Not beyond the last token that may be sampled: nothing comes after it.
+        return min(len(sequence.tokens), sequence.max_slots)
 
-    def computed(self, chunk: Chunk) -> None:
-        """The chunk's keys and values are in the cache; full pages can be found from now on."""
+    def launched(self, chunk: Chunk) -> None:
+        """The chunk's step is on its way: later steps come after it on the device."""
+        chunk.sequence.num_computed = chunk.stop
+        if chunk.yields_token:
+            chunk.sequence.expect()
+
+    def landed(self, chunk: Chunk) -> None:
+        """The chunk's tokens are all known; pages they fill can be found from now on."""
         sequence = chunk.sequence
         assert sequence.table is not None, "running sequences have their table"
-        sequence.num_computed = chunk.stop
-        self.cache.publish(sequence.table, sequence.slots, sequence.num_computed)
+        self.cache.publish(sequence.table, sequence.slots, chunk.stop)
 
     def remove(self, sequence: Sequence) -> None:
         """Take a sequence out, wherever it is, and give its pages back."""

@@ -2,9 +2,13 @@
 
 Its position is three integers, and everything else is derived from them:
 
-    tokens        |p p p p p p p p p p|o o o o|
+    tokens        |p p p p p p p p p p|o o o o ?|
                    0                  num_prompt
-    num_computed  ────────────►                     slots whose keys and values are in the cache
+    num_computed  ────────────►                     slots whose keys and values are in the cache,
+                                                    or will be when the launched steps are through
+
+Steps may be launched before the ids of the step before have come back: such a token is UNKNOWN
+until it lands, and only the device can read it.
 """
 
 from collections import Counter
@@ -13,6 +17,9 @@ from dataclasses import dataclass, field
 from ixc_runtime.engine_process.messages import ImageSlots, Submit
 from ixc_runtime.kv_cache.page_table import PageTable
 from ixc_runtime.kv_cache.prefix_index import SlotKey
+
+# Stands in `tokens` for one that is sampled but not back from the device. Image tokens are -1.
+UNKNOWN = -2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,11 +66,13 @@ class Sequence:
 
     @property
     def num_output(self) -> int:
+        """Sampled tokens, those on their way included."""
         return len(self.tokens) - self.num_prompt
 
     @property
-    def output(self) -> list[int]:
-        return self.tokens[self.num_prompt :]
+    def samples_by_words(self) -> bool:
+        """Whether the next token's rules depend on which tokens came before it."""
+        return any(len(word) > 1 for word in self.request.bad_word_ids)
 
     @property
     def is_decoding(self) -> bool:
@@ -90,7 +99,13 @@ class Sequence:
             if image.start + image.num_tokens > self.num_computed
         ]
 
-    def append(self, token_id: int) -> None:
-        self.tokens.append(token_id)
-        self.slots.append(token_id)
+    def expect(self) -> None:
+        """A step that samples the next token is on its way."""
+        self.tokens.append(UNKNOWN)
+        self.slots.append(UNKNOWN)
+
+    def land(self, index: int, token_id: int) -> None:
+        """The token at `index` is known."""
+        assert self.tokens[index] == UNKNOWN, "a token lands once"
+        self.tokens[index] = self.slots[index] = token_id
         self.generated[token_id] += 1
