@@ -61,11 +61,11 @@ class NotFound(ServiceFault):
     kind: ClassVar[str]
 
     def __init__(self, resource: str, **metadata: object) -> None:
-        super().__init__(self.message_text(), **{self.kind: resource}, **metadata)
+        super().__init__(self.message_text(resource), **{self.kind: resource}, **metadata)
         self.resource = resource
 
-    def message_text(self) -> str:
-        return f"no such {self.kind}"
+    def message_text(self, resource: str) -> str:
+        return f"no such {self.kind}: {resource}"
 
 
 class SessionNotFound(NotFound):
@@ -77,8 +77,8 @@ class SessionExpired(NotFound):
     reason = "SESSION_EXPIRED"
     kind = "session"
 
-    def message_text(self) -> str:
-        return "the session has expired"
+    def message_text(self, resource: str) -> str:
+        return f"the session has expired: {resource}"
 
 
 class TurnNotFound(NotFound):

@@ -16,15 +16,16 @@ from ixc_runtime import Engine, EngineConfig, Loading, MediaLimits
 from ixc_service.draining import StopSignals, drain
 from ixc_service.limits import Limits
 from ixc_service.log_events import emit
+from ixc_service.model_setup import first_model
 from ixc_service.server import serving
-from ixc_service.settings import Settings, SettingsError
+from ixc_service.settings import Settings
 from ixc_service.startup_plan import plan_text
 
 _log = logging.getLogger(__name__)
 
 
-def engine_config(settings: Settings, folder: Path, name: str | None = None) -> EngineConfig:
-    """Zero in the settings leaves the choice to the engine, `name` None to the folder's name."""
+def engine_config(settings: Settings, folder: Path, name: str) -> EngineConfig:
+    """Zero in the settings leaves the choice to the engine."""
     chosen: dict[str, object] = {
         name: value
         for name, value in (
@@ -60,10 +61,9 @@ async def run(settings: Settings, environ: Mapping[str, str]) -> None:
     """Serves until SIGTERM or SIGINT. Raises SettingsError or a fault that says what is wrong."""
     signals = StopSignals()
     signals.watch()
-    if settings.model is None:
-        raise SettingsError("model: name the folder of a checkpoint, as in --model FOLDER")
+    folder, name = first_model(settings)
     emit(_log, "starting", device=settings.device)
-    starting = asyncio.ensure_future(_started(settings, engine_config(settings, settings.model)))
+    starting = asyncio.ensure_future(_started(settings, engine_config(settings, folder, name)))
     stopping = asyncio.ensure_future(signals.asked.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():

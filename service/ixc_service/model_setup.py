@@ -2,21 +2,50 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ixc_runtime import ModelFolder
-from ixc_runtime.errors import CheckpointError, DiskFault
+from ixc_runtime.errors import CheckpointError, CheckpointMissing, DiskFault
 from ixc_runtime.models_root import ModelsRoot, NamedFolders
 from ixc_service.catalogue import Catalogue
 from ixc_service.engine_port import EnginePort
 from ixc_service.limits import Limits
 from ixc_service.model_desk import ModelDesk, StartEngine
 from ixc_service.models import Models
-from ixc_service.settings import Settings
+from ixc_service.settings import Settings, SettingsError
 
 RECORD_NAME = "models.json"
+
+
+def first_model(settings: Settings) -> tuple[Path, str]:
+    """Folder and name of the model that a server starts with. Raises what keeps it from it.
+
+    Not with a name that another model in the models root has: requests would mean the one and
+    jobs, once the first is unloaded, the other.
+    """
+    if settings.model is None:
+        raise SettingsError("model: name the folder of a checkpoint, as in --model FOLDER")
+    if not settings.model.expanduser().is_dir():
+        raise CheckpointMissing(f"no such folder: {settings.model}")
+    ((name, folder),) = outside_models(settings).items()
+    if settings.models_root is not None:
+        namesake = settings.models_root.expanduser() / name
+        if namesake.is_dir() and not namesake.samefile(folder):
+            raise SettingsError(
+                f"model: {folder} would be served as models/{name}, which the models root has "
+                "already; give it another name, as in --model-name NAME"
+            )
+    return folder, name
+
+
+def outside_models(settings: Settings) -> Mapping[str, Path]:
+    """The model that the server was started with, by the name it is served under."""
+    if settings.model is None:
+        return {}
+    folder = settings.model.expanduser()
+    return {settings.model_name or folder.resolve().name: folder}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,7 +157,7 @@ class Models:
         """Why there is no such model to work with."""
         name = name or model_name(model_id)
         if self._is_known_here(model_id):
-            return ModelNotLoaded("the model is not loaded", model=name)
+            return ModelNotLoaded(f"{name[:128]} is not loaded", model=name)
         return ModelNotFound(name[:128])
 
     def find_for(self, session: SessionRecord) -> ServedModel | None:
@@ -175,9 +175,8 @@ class Models:
             return served
         named = self.find(session.model)
         if named is None and self._is_known_here(session.model):
-            raise ModelNotLoaded(
-                "the session's model is not loaded", model=model_name(session.model)
-            )
+            name = model_name(session.model)
+            raise ModelNotLoaded(f"the session's model, {name}, is not loaded", model=name)
         current = named or self.default
         raise SessionWeightsChanged(
             "the session was made with other weights",
@@ -237,7 +236,7 @@ class Models:
         """
         if served is self.default:
             raise ModelInUse(
-                "it is the default model; load another as the default first",
+                f"{model_name(served.id)} is the default model; load another as the default first",
                 model=model_name(served.id),
             )
         if (leaving := self._leaving.get(served.id)) is not None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from ixc_runtime.models_root import MODEL_ID_RULE, is_model_id
 from ixc_service.limits import MIB, Limits
 from ixc_service.log_events import LogFormat
 
@@ -28,6 +29,9 @@ class SettingsError(ValueError):
 class Settings:
     # Where
     model: Annotated[Path | None, "folder of the checkpoint to serve"] = None
+    model_name: Annotated[
+        str, "what the model is called, as in models/NAME; default: as its folder is"
+    ] = ""
     listen: Annotated[
         tuple[str, ...], "addresses, comma-separated: HOST:PORT (port 0: any) or unix:PATH"
     ] = ("127.0.0.1:50051",)
@@ -87,6 +91,8 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        if self.model_name and not is_model_id(self.model_name):
+            raise SettingsError(f"model_name is {self.model_name!r}; it must be {MODEL_ID_RULE}")
         for name in (
             *("max_context", "max_batch", "kv_bytes", "max_step_tokens", "queue_limit"),
             "job_threads",
@@ -167,7 +173,10 @@ def parser(prog: str) -> argparse.ArgumentParser:
             if item.name not in converters:
                 continue
             flag = f"--{item.name.replace('_', '-')}"
-            text = f"{helps[item.name]} (default: {_shown(item.default)})".replace("%", "%%")
+            text = helps[item.name]
+            if "; default" not in text:  # which says in words what an empty one means
+                text += f" (default: {_shown(item.default)})"
+            text = text.replace("%", "%%")
             if converters[item.name] is _to_bool:
                 group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
             else:

@@ -126,7 +126,7 @@ class FaultDesk:
 def status_of(fault: RuntimeFault) -> status_pb2.Status:
     """The status of a presentable fault; equal for equal faults, and at most 4 KiB."""
     row = TABLE[fault.reason]
-    message = "a fault of ours" if fault.reason == "ENGINE_FAULT" else fault.message
+    message = _message(fault)
     status = status_pb2.Status(
         code=row.code.value[0],
         message=message[:_MAX_MESSAGE_CHARS],
@@ -139,6 +139,15 @@ def status_of(fault: RuntimeFault) -> status_pb2.Status:
         del bad.field_violations[len(bad.field_violations) // 2 :]
         status.details[1].Pack(bad)
     return status
+
+
+def _message(fault: RuntimeFault) -> str:
+    if fault.reason == "ENGINE_FAULT":
+        return "a fault of ours"
+    field = fault.metadata.get("field", "") if fault.reason == "FIELD_INVALID" else ""
+    # RequestInvalid names its first field itself, and so do some of the runtime's messages.
+    is_named = isinstance(fault, RequestInvalid) or fault.message.startswith(_last_word(field))
+    return fault.message if is_named else f"{field}: {fault.message}"
 
 
 def trailers(fault: RuntimeFault, status: status_pb2.Status) -> tuple[tuple[str, str | bytes], ...]:
@@ -203,6 +212,10 @@ def _packed(detail: Message) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(detail)
     return packed
+
+
+def _last_word(field: str) -> str:
+    return field.rpartition(".")[2]
 
 
 def _camel(key: str) -> str:

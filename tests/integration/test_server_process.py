@@ -50,7 +50,7 @@ async def outcome(process: Process) -> tuple[int, str]:
         (("--no-such-flag",), 2, "--no-such-flag"),
         (("--max-context", "many"), 2, "--max-context"),
         (("--listen", "0.0.0.0:1", "--model", "/x"), 2, "plaintext"),
-        (("--model", "/nowhere/at/all"), 1, "MODEL_NOT_FOUND"),
+        (("--model", "/nowhere/at/all"), 1, "no such folder: /nowhere/at/all"),
     ],
 )
 async def test_a_server_that_cannot_start(flags: tuple[str, ...], code: int, words: str) -> None:

@@ -73,6 +73,19 @@ async def test_a_merge_from_its_beginning_to_its_model(served: Served, root: Pat
     assert list((root / ".ixc-jobs").iterdir()) == []
 
 
+async def test_a_job_on_the_model_that_the_server_was_started_with(
+    tmp_path: Path, root: Path
+) -> None:
+    """It lies outside the root, in a folder of another name; jobs find it by the name it has."""
+    (root / SOURCE).rename(tmp_path / "demo-0123")
+    outside = {"model": tmp_path / "demo-0123", "model_name": "demo"}
+    async with running_server(tmp_path, models_root=root, **outside) as served:
+        request = merging(validate_only=True)
+        request.model = "models/demo"
+        events = await events_of(served.weights.MergeLora(request))
+        assert events[0].accepted.operation.model == "models/demo"
+
+
 async def test_a_quantisation_tells_of_each_layer(served: Served, root: Path) -> None:
     """Metrics by layer, drift against the source, sizes before and after."""
     events = await events_of(served.weights.Quantize(quantising()))

@@ -14,11 +14,13 @@ import ixc_client
 from ixc_cli import flags
 from ixc_cli.chat_loop import ChatLoop
 from ixc_cli.chat_view import PlainView, View
-from ixc_cli.outcome import Exit, require
+from ixc_cli.outcome import CommandError, Exit, require
 
 
 def run(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
+    if args.session and args.model:
+        raise CommandError("--session goes on with the model it was begun with", Exit.USAGE)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     view = _view(rich=interactive and not args.plain, verbose=args.verbose)
     with flags.connect(args) as ixc:
@@ -27,7 +29,10 @@ def run(argv: Sequence[str]) -> int:
             view.note(f"{session.info().turn_count} turns so far")
         else:
             session = ixc.session(
-                system=flags.system(args), sampling=flags.sampling(args), keep=args.keep
+                system=flags.system(args),
+                sampling=flags.sampling(args),
+                model=flags.model(args),
+                keep=args.keep,
             )
         with session:
             if args.keep:
@@ -60,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="ixc chat",
         description="Talk with a model. /help lists what can be typed beside messages.",
     )
-    parser.add_argument("--session", metavar="NAME", help="go on with a session that exists")
+    parser.add_argument(
+        "--session", metavar="NAME", type=flags.given, help="go on with a session that exists"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the session on the server")
     parser.add_argument("--plain", action="store_true", help="no colours, no rendering")
     parser.add_argument("--verbose", "-v", action="store_true", help="figures after each answer")

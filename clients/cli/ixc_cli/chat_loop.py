@@ -132,8 +132,12 @@ class ChatLoop:
         if not path:
             raise CommandError("/video needs a path")
         # Now, while the person sees how it goes; what it costs is known then, too.
-        name = ixc_client.Video(path).media
-        media = self._ixc.media(name) if name else upload(self._ixc, path)
+        clip = ixc_client.Video(path)
+        if clip.media:
+            media = self._ixc.media(clip.media)
+        else:
+            clip.open()  # a wrong path, or name, is told by what it was to be
+            media = upload(self._ixc, path)
         self._shown.append(self._as_video(media))
         self._view.note(f"{path} ({media_figures(media)}) goes with the next message")
 

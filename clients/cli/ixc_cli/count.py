@@ -27,6 +27,7 @@ def run(argv: Sequence[str]) -> int:
             images=flags.images(args),
             videos=flags.videos(args),
             system=flags.system(args),
+            model=flags.model(args),
         )
     if args.json:
         print(json.dumps(dataclasses.asdict(count)))

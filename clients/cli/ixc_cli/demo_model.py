@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ixc_cli.outcome import CommandError, Exit, require
 
+NAME = "demo"  # in the place of a checkpoint folder, and among a server's models
+
 
 def run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(

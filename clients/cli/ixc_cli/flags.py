@@ -15,18 +15,19 @@ DEFAULT_SERVER = "localhost:50051"
 def add_connection(parser: argparse.ArgumentParser, *, private: bool = True) -> None:
     """`private`: whether a server of one's own, gone with the command, would be of any use."""
     group = parser.add_argument_group("server")
-    where = group.add_mutually_exclusive_group()
-    where.add_argument(
+    group.add_argument(
         "--server",
         metavar="ADDRESS",
-        default=DEFAULT_SERVER,
+        type=given,
         help=f"host:port or unix:PATH of a running server (default: {DEFAULT_SERVER})",
     )
     if private:
-        where.add_argument(
+        group.add_argument(
             "--model",
             metavar="MODEL",
-            help="start a private server for this checkpoint folder, or for `demo`",
+            type=given,
+            help="with --server: the name of one that it serves; without: start a private server "
+            "for this checkpoint folder, or for `demo`",
         )
     else:
         parser.set_defaults(model=None)
@@ -36,17 +37,33 @@ def add_connection(parser: argparse.ArgumentParser, *, private: bool = True) -> 
 
 def connect(args: argparse.Namespace) -> ixc_client.Client:
     """A client of the server the flags name; a private one is started first."""
-    if args.model is not None:
+    if args.model is not None and args.server is None:
+        if args.tls or args.ca:
+            raise CommandError("--tls and --ca go with --server", Exit.USAGE)
         print(f"starting a private server for {args.model} …", file=sys.stderr)
         return ixc_client.launch(args.model)
     tls = ixc_client.Tls(root_certificates=args.ca) if args.tls or args.ca else None
-    return ixc_client.Client(args.server, tls=tls)
+    return ixc_client.Client(args.server or DEFAULT_SERVER, tls=tls)
+
+
+def model(args: argparse.Namespace) -> str:
+    """Of those that the server has; "" is its default, and what a private one has."""
+    return args.model if args.model and args.server else ""
+
+
+def given(text: str) -> str:
+    """A name on the command line. An empty one comes of a variable that is not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a name is expected, not an empty text")
+    return text
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:
     """Of work that makes a model: from which, under what name, and who does it."""
-    parser.add_argument("model_name", metavar="MODEL", help="the source, by its name")
-    parser.add_argument("name", metavar="NAME", help="the new model's name in the models root")
+    parser.add_argument("model_name", metavar="MODEL", type=given, help="the source, by its name")
+    parser.add_argument(
+        "name", metavar="NAME", type=given, help="the new model's name in the models root"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a model of that name")
     parser.add_argument("--validate-only", action="store_true", help="check, and do nothing")
     parser.add_argument("--load", action="store_true", help="let the server serve it when done")
@@ -58,7 +75,20 @@ def add_job(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="do the work here and put NAME into this folder; MODEL may then be a path, or `demo`",
     )
-    offline.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    offline.add_argument("--device", choices=("cpu", "cuda"), help="where to work (default: cpu)")
+
+
+def is_offline(args: argparse.Namespace) -> bool:
+    """Whether the work is done here. What would count only elsewhere is refused, not ignored."""
+    if args.models_root is None:
+        if args.device is not None:
+            raise CommandError("--device goes with --models-root; a server has its own", Exit.USAGE)
+        return False
+    if args.server is not None:
+        raise CommandError("--models-root needs no server: leave out --server", Exit.USAGE)
+    if args.load:
+        raise CommandError("--load needs a server, and --models-root does without", Exit.USAGE)
+    return True
 
 
 class OfflineJob(TypedDict):
@@ -73,15 +103,13 @@ class OfflineJob(TypedDict):
 
 
 def offline_job(args: argparse.Namespace) -> OfflineJob:
-    if args.load:
-        raise CommandError("--load needs a server, and --models-root does without", Exit.USAGE)
     return OfflineJob(
         root=args.models_root,
         model=args.model_name,
         output=args.name,
         overwrite=args.overwrite,
         validate_only=args.validate_only,
-        device=args.device,
+        device=args.device or "cpu",
     )
 
 

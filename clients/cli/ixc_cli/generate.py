@@ -26,6 +26,7 @@ def run(argv: Sequence[str]) -> int:
             images=flags.images(args),
             videos=flags.videos(args),
             system=flags.system(args),
+            model=flags.model(args),
             adapter=args.adapter,
             sampling=flags.sampling(args),
             output=ixc_client.Output(token_ids=args.json),

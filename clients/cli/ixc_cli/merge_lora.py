@@ -18,9 +18,18 @@ def run(argv: Sequence[str]) -> int:
     )
     flags.add_job(parser)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--task", metavar="TASK", help="a task of the checkpoint: web or write")
-    what.add_argument("--adapter", metavar="NAME", help="an adapter in the adapters root")
-    parser.add_argument("--dtype", default="", choices=("bfloat16", "float16", "float32"))
+    what.add_argument(
+        "--task", metavar="TASK", type=flags.given, help="a task of the checkpoint: web or write"
+    )
+    what.add_argument(
+        "--adapter", metavar="NAME", type=flags.given, help="an adapter in the adapters root"
+    )
+    parser.add_argument(
+        "--dtype",
+        default="",
+        choices=("bfloat16", "float16", "float32"),
+        help="of the new weights (default: the source's)",
+    )
     parser.add_argument("--max-difference", type=float, metavar="SHARE", help="of the logits")
     parser.add_argument("--min-top1", type=float, metavar="SHARE", help="of agreeing positions")
     parser.add_argument(
@@ -28,8 +37,10 @@ def run(argv: Sequence[str]) -> int:
     )
     args = parser.parse_args(argv)
     title = f"merging {args.task or args.adapter} into {args.model_name}"
-    if args.models_root is not None:
+    if flags.is_offline(args):
         return _offline(args, title)
+    if args.adapters_root is not None:
+        raise CommandError("--adapters-root goes with --models-root", Exit.USAGE)
     with flags.connect(args) as ixc:
         stream = ixc.weights.merge_lora(
             args.model_name,

@@ -19,15 +19,19 @@ def run(argv: Sequence[str]) -> int:
         "--models-root", metavar="FOLDER", type=Path, help="look into this folder, without a server"
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--load", metavar="NAME", help="serve this one, beside the others")
-    what.add_argument("--unload", metavar="NAME", help="serve this one no longer")
+    what.add_argument(
+        "--load", metavar="NAME", type=flags.given, help="serve this one, beside the others"
+    )
+    what.add_argument("--unload", metavar="NAME", type=flags.given, help="serve this one no longer")
     parser.add_argument("--default", action="store_true", help="with --load: as the default")
     args = parser.parse_args(argv)
     if args.default and not args.load:
         raise CommandError("--default goes with --load", Exit.USAGE)
-    if args.models_root is not None and (args.load or args.unload):
-        raise CommandError("--load and --unload need a server", Exit.USAGE)
     if args.models_root is not None:
+        if args.load or args.unload:
+            raise CommandError("--load and --unload need a server", Exit.USAGE)
+        if args.server is not None:
+            raise CommandError("--models-root needs no server: leave out --server", Exit.USAGE)
         print_table(_HEADINGS, _stored(args.models_root))
         return Exit.OK
     with flags.connect(args) as ixc:
@@ -60,6 +64,8 @@ def _stored(root: Path) -> list[tuple[str, ...]]:
     from ixc_runtime.errors import RuntimeFault
     from ixc_runtime.models_root import ModelsRoot
 
+    if not root.is_dir():
+        raise CommandError(f"no such folder: {root}", Exit.USAGE)
     try:
         models = ModelsRoot(root).models()
     except RuntimeFault as fault:

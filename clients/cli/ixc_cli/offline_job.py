@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ixc_cli import demo_model
 from ixc_cli.figures import agreement_texts, drift_texts
 from ixc_cli.outcome import CommandError, Exit, require
 from ixc_cli.work_bar import Step, WorkBar, size_text, work_bar
@@ -56,7 +57,9 @@ def run_job(
     except QualityTooLow as fault:
         raise CommandError(f"{fault.message}: {limits} ({fault.reason})") from fault
     except RuntimeFault as fault:
-        raise CommandError(f"{fault.message} ({fault.reason})") from fault
+        field = fault.metadata.get("field")
+        where = f"{field}: " if field else ""
+        raise CommandError(f"{where}{fault.message} ({fault.reason})") from fault
     _report(result, root)
     return Exit.OK
 
@@ -75,15 +78,18 @@ def _spec(
     from ixc_runtime.jobs import JobSpec
     from ixc_runtime.models_root import is_model_id
 
-    folder: Path | None = None
+    source, folder = model, None
     if not (is_model_id(model) and (root / model).is_dir()):
-        folder = _folder_of(model)
+        folder = _folder_of(model).resolve()
+        source = model if model == demo_model.NAME else folder.name
+        if output == source:  # which a server would serve under this very name
+            raise CommandError(f"{output} is the source's own name; give another", Exit.USAGE)
     return JobSpec(
         job=f"offline-{secrets.token_hex(8)}",
         owner=_OWNER,
         root=str(root.resolve()),
-        source=model if folder is None else folder.resolve().name,
-        source_folder=str(folder.resolve()) if folder else None,
+        source=source,
+        source_folder=str(folder) if folder else None,
         output=output,
         overwrite=overwrite,
         work=work,
@@ -93,10 +99,8 @@ def _spec(
 
 
 def _folder_of(model: str) -> Path:
-    if model == "demo":
-        from ixc_cli.demo_model import build
-
-        return build()
+    if model == demo_model.NAME:
+        return demo_model.build()
     folder = Path(model).expanduser()
     if not folder.is_dir():
         raise CommandError(f"{model} is neither in the models root nor a folder", Exit.USAGE)

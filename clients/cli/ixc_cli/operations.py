@@ -19,8 +19,10 @@ def run(argv: Sequence[str]) -> int:
     flags.add_connection(parser, private=False)
     parser.add_argument("--open", action="store_true", help="only what waits or runs")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--cancel", metavar="NAME", help="stop this one")
-    what.add_argument("--delete", metavar="NAME", help="forget this one, which is done")
+    what.add_argument("--cancel", metavar="NAME", type=flags.given, help="stop this one")
+    what.add_argument(
+        "--delete", metavar="NAME", type=flags.given, help="forget this one, which is done"
+    )
     args = parser.parse_args(argv)
     with flags.connect(args) as ixc:
         if args.cancel:

@@ -28,14 +28,19 @@ def run(argv: Sequence[str]) -> int:
         metavar="FILE",
         help="texts to calibrate with, one a line; without it a small built-in set",
     )
-    parser.add_argument("--dtype", default="", choices=("bfloat16", "float16"))
+    parser.add_argument(
+        "--dtype",
+        default="",
+        choices=("bfloat16", "float16"),
+        help="of scales and of what is not rounded (default: float16)",
+    )
     parser.add_argument("--max-perplexity-ratio", type=float, metavar="X", help="default: 1.05")
     parser.add_argument("--max-mean-kl", type=float, metavar="NATS", help="default: 0.2")
     parser.add_argument("--min-top1", type=float, metavar="SHARE", help="default: 0.8")
     args = parser.parse_args(argv)
     title = f"quantising {args.model_name}"
     samples = _samples(args.samples)
-    if args.models_root is not None:
+    if flags.is_offline(args):
         return _offline(args, samples, title)
     with flags.connect(args) as ixc:
         stream = ixc.weights.quantize(
@@ -60,8 +65,10 @@ def _samples(path: Path | None) -> list[str]:
         return []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"{path} cannot be read as text", Exit.USAGE) from error
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}", Exit.USAGE) from error
+    except UnicodeDecodeError as error:
+        raise CommandError(f"cannot read {path}: it is no UTF-8 text", Exit.USAGE) from error
     return [line for line in lines if line.strip()]
 
 

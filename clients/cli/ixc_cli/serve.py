@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from ixc_cli import demo_model
 from ixc_cli.outcome import require
 
 _LIFELINE = "--until-stdin-closes"
@@ -37,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
             target=_stop_with_stdin, args=(is_abandoned,), name="ixc-lifeline", daemon=True
         ).start()
     if arguments and not arguments[0].startswith("-"):
-        arguments[0] = f"--model={_folder_of(arguments[0])}"
+        arguments[:1] = _model_flags(arguments[0])
     try:
         return serve(arguments, prog="ixc serve")
     finally:
@@ -47,12 +48,11 @@ def run(argv: Sequence[str]) -> int:
                     shutil.rmtree(argument.removeprefix(_THEN_REMOVE), ignore_errors=True)
 
 
-def _folder_of(model: str) -> str:
-    if model != "demo":
-        return model
-    from ixc_cli.demo_model import build
-
-    return str(build())
+def _model_flags(model: str) -> list[str]:
+    if model != demo_model.NAME:
+        return [f"--model={model}"]
+    # Its folder is called after its parts. A name of the user's own comes later, and wins.
+    return [f"--model={demo_model.build()}", f"--model-name={demo_model.NAME}"]
 
 
 def _stop_with_stdin(is_abandoned: threading.Event) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import ixc_client
 from ixc_cli import flags
 from ixc_cli.figures import media_figures
-from ixc_cli.outcome import Exit
+from ixc_cli.outcome import CommandError, Exit
 from ixc_cli.upload_bar import upload_bar
 
 
@@ -36,5 +36,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def upload(ixc: ixc_client.Client, path: str, *, ttl: float | None = None) -> ixc_client.Media:
-    with upload_bar(Path(path).name) as progress:
-        return ixc.upload(path, ttl=ttl, progress=progress)
+    try:
+        with upload_bar(Path(path).name) as progress:
+            return ixc.upload(path, ttl=ttl, progress=progress)
+    except ixc_client.MediaUndecodable as error:  # of several files one wants to know which
+        raise CommandError(f"{path}: {error}") from error

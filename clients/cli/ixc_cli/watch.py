@@ -12,14 +12,16 @@ def run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="ixc watch", description="Follow an operation to its end. Leaving stops nothing."
     )
-    parser.add_argument("operation", nargs="?", help="its name; without one, the newest")
+    parser.add_argument(
+        "operation", nargs="?", type=flags.given, help="its name; without one, the newest"
+    )
     flags.add_connection(parser, private=False)
     args = parser.parse_args(argv)
     with flags.connect(args) as ixc:
-        name = args.operation
-        if name is None:
-            newest = next(ixc.operations.list(), None)
-            if newest is None:
+        if args.operation is None:
+            operation = next(ixc.operations.list(), None)
+            if operation is None:
                 raise CommandError("there are no operations")
-            name = newest.name
-        return follow(ixc.operations.watch(name), name)
+        else:
+            operation = ixc.operations.get(args.operation)
+        return follow(ixc.operations.watch(operation.name), f"{operation.kind} {operation.model}")

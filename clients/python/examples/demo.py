@@ -74,7 +74,8 @@ def main(server: str | None = None, folder: Path | None = None) -> None:
             sampling=ixc_client.Sampling(temperature=0, max_output_tokens=320),
         )
         tell(ARTICLE, article)
-    out.print(f"{time.monotonic() - began:.0f} s in all, the start of the server included")
+    included = "" if server else ", the start of the server included"
+    out.print(f"{time.monotonic() - began:.0f} s in all{included}")
 
 
 @contextmanager
@@ -121,4 +122,4 @@ def open_page(html: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1] if len(sys.argv) > 1 else None)

@@ -20,7 +20,7 @@ def main(target: str, server: str | None = None) -> None:
     with ixc_client.Client(server) if server else ixc_client.launch("demo") as ixc:
         answer = ixc.generate(
             DESCRIPTION,
-            # A checkpoint without the adapter, such as the demo, writes as well as it can.
+            # A checkpoint without the adapter writes as well as it can.
             adapter="web" if "web" in ixc.model().adapters else "base",
             sampling=ixc_client.Sampling(max_output_tokens=2048),
         )

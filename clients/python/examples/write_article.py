@@ -12,7 +12,7 @@ TITLE = "French Pastries: A Sweet Indulgence"
 
 def main(server: str | None = None) -> None:
     with ixc_client.Client(server) if server else ixc_client.launch("demo") as ixc:
-        # A checkpoint without the adapter, such as the demo, writes as well as it can.
+        # A checkpoint without the adapter writes as well as it can.
         adapter = "write" if "write" in ixc.model().adapters else "base"
         sampling = ixc_client.Sampling(max_output_tokens=8192)
         prompt = f"Please write a blog based on the title: {TITLE}"

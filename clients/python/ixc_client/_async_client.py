@@ -305,12 +305,12 @@ class AsyncClient:
         return replies.token_count(reply)
 
     async def tokenize(self, text: str, *, model: str = "") -> list[int]:
-        request = methods.TOKENIZE.request(text=text, model=model)
+        request = methods.TOKENIZE.request(text=text, model=requests.model_name(model))
         reply = await self._calls.unary(methods.TOKENIZE, request)
         return list(reply.token_ids)
 
     async def detokenize(self, token_ids: Sequence[int], *, model: str = "") -> str:
-        request = methods.DETOKENIZE.request(token_ids=token_ids, model=model)
+        request = methods.DETOKENIZE.request(token_ids=token_ids, model=requests.model_name(model))
         reply = await self._calls.unary(methods.DETOKENIZE, request)
         return reply.text
 
@@ -318,7 +318,7 @@ class AsyncClient:
 
     async def model(self, name: str = "") -> ModelInfo:
         """A model by name; the server's default one without."""
-        request = methods.GET_MODEL.request(name=name)
+        request = methods.GET_MODEL.request(name=requests.model_name(name))
         reply = await self._calls.unary(methods.GET_MODEL, request)
         return replies.model(reply.model)
 

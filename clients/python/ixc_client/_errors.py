@@ -115,8 +115,14 @@ class IxcError(Exception):
         return self.retryable_by_nature or self.retry_after_seconds is not None
 
     def __str__(self) -> str:
-        told = (f"{violation.field}: {violation.description}" for violation in self.violations)
-        text = "; ".join([self.message, *(words for words in told if words not in self.message)])
+        text = self.message
+        if self.violations:
+            told = [f"{each.field}: {each.description}" for each in self.violations]
+            if self.violations[0].description not in text:
+                told.insert(0, text)
+            elif len(told) == 1:
+                told = [text]  # which may be the longer one
+            text = "; ".join(told)
         marks = [mark for mark in (self.reason or self.code,) if mark]
         if self.attempts > 1:
             marks.append(f"{self.attempts} attempts")

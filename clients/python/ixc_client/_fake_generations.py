@@ -159,7 +159,10 @@ class FakeGenerations:
     def _run(self, name: str) -> FakeRun:
         if name not in self._runs:
             raise Refusal(
-                "NOT_FOUND", "GENERATION_NOT_FOUND", "no such generation", generation=name
+                "NOT_FOUND",
+                "GENERATION_NOT_FOUND",
+                f"no such generation: {name}",
+                generation=name,
             )
         return self._runs[name]
 

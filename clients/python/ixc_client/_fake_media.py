@@ -79,7 +79,9 @@ class FakeMedia:
 
     def get_upload(self, upload_id: str) -> media_pb2.Upload:
         if upload_id not in self._uploads:
-            raise Refusal("NOT_FOUND", "UPLOAD_NOT_FOUND", "no such upload", upload=upload_id)
+            raise Refusal(
+                "NOT_FOUND", "UPLOAD_NOT_FOUND", f"no such upload: {upload_id}", upload=upload_id
+            )
         return self._uploads[upload_id].message()
 
     def get(self, name: str) -> media_pb2.Media:

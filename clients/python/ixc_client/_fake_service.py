@@ -173,7 +173,8 @@ class FakeService:
         self, request: model_service_pb2.GetModelRequest
     ) -> model_service_pb2.GetModelResponse:
         if request.name not in ("", MODEL.name):
-            raise Refusal("NOT_FOUND", "MODEL_NOT_FOUND", "no such model", model=request.name)
+            name = request.name
+            raise Refusal("NOT_FOUND", "MODEL_NOT_FOUND", f"no such model: {name}", model=name)
         return model_service_pb2.GetModelResponse(model=MODEL)
 
 

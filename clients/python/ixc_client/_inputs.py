@@ -203,7 +203,7 @@ class GenerateOptions(TypedDict, total=False):
     sampling: Sampling
     output: Output
     run: Run
-    model: str  # "models/…"; the server's default if left out
+    model: str  # of those the server serves, by its name; the server's default if left out
     labels: Mapping[str, str]
     request_id: str  # a random UUID if left out
 

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ixc_client._blob import Blob, Source, describe, open_blob
-from ixc_client._errors import IxcError, UsageError
+from ixc_client._errors import IxcError, MediaUnreadable, UsageError
 
 # What `ixc upload` prints and `Media.name` holds. A file of such a path is "./media/…".
 _NAME = re.compile(r"media/[0-9a-f]{64}")
@@ -92,6 +93,12 @@ class _Shown:
     def open(self) -> Blob:
         if isinstance(self.source, Media) or self.media:
             raise UsageError(f"the bytes of {self.media} are on the server, not here")
+        source = self.source
+        if isinstance(source, str) and source.startswith("media/") and not Path(source).exists():
+            raise MediaUnreadable(
+                f"{source!r} is no file, nor the name of an uploaded {self.noun}: "
+                "that is media/ and 64 of 0-9 and a-f"
+            )
         return open_blob(self.source, self.noun)
 
     def read(self) -> bytes:

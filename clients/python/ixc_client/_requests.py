@@ -83,7 +83,7 @@ def generate(
     """`whole`: the text is wanted at the end only. `resumable`: a broken stream is come back to."""
     request = generation_service_pb2.GenerateRequest(
         request_id=options.get("request_id") or new_request_id(),
-        model=options.get("model", ""),
+        model=model_name(options.get("model", "")),
         **system_fields(options.get("system")),
         adapter=options.get("adapter", ""),
         sampling=sampling_message(options.get("sampling")),
@@ -153,7 +153,7 @@ def count(
     enclosures: Enclosures,
 ) -> token_service_pb2.CountTokensRequest:
     request = token_service_pb2.CountTokensRequest(
-        model=model, **system_fields(system), session=session
+        model=model_name(model), **system_fields(system), session=session
     )
     shown: tuple[Image | Video, ...] = (*as_images(images), *as_videos(videos))
     write_prompt(request.prompt, prompt, shown, enclosures)
@@ -173,7 +173,7 @@ def create_session(
         request_id=new_request_id(),
         session_id=session_id,
         session=session_pb2.Session(
-            model=model,
+            model=model_name(model),
             **system_fields(system),
             default_sampling=sampling_message(sampling),
             ttl=duration(ttl),
@@ -236,6 +236,11 @@ def new_request_id() -> str:
 def session_name(name: str) -> str:
     """The full name: "abc" is "sessions/abc"."""
     return name if name.startswith("sessions/") else f"sessions/{name}"
+
+
+def model_name(name: str) -> str:
+    """The full name: "demo" is "models/demo"; "" stays, and is the server's default."""
+    return name if not name or name.startswith("models/") else f"models/{name}"
 
 
 def generation_name(name: str) -> str:

@@ -1,7 +1,6 @@
 """From settings to the operations of a server: their store, their work, their streams."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from ixc_service.errors import ModelNotFound
 from ixc_service.identifiers import model_name
 from ixc_service.media_library import MediaLibrary
 from ixc_service.media_store import MediaStore
-from ixc_service.model_setup import ModelSetup
+from ixc_service.model_setup import ModelSetup, outside_models
 from ixc_service.moments import Clock
 from ixc_service.operations.orders import JobSettings, Orders
 from ixc_service.operations.queue import Operations
@@ -58,7 +57,7 @@ async def open_operations(
     orders = Orders(
         root=root,
         adapters_root=settings.adapters_root.expanduser() if settings.adapters_root else None,
-        outside=_outside(settings),
+        outside=outside_models(settings),
         models=setup.models,
         media=media,
         library=library,
@@ -102,11 +101,3 @@ async def open_operations(
         retention_seconds=limits.operation_retention_seconds,
     )
     return OperationSetup(operations=operations, orders=orders, streams=streams, describe=describe)
-
-
-def _outside(settings: Settings) -> Mapping[str, Path]:
-    """The model that the server was started with, by the name it is served under."""
-    if settings.model is None:
-        return {}
-    folder = settings.model.expanduser()
-    return {folder.resolve().name: folder}

@@ -12,6 +12,7 @@ from ixc_cli.main import main
 from ixc_cli.outcome import CommandError, Exit
 from ixc_client import OperationEvent, OperationResult, OperationStream, QualityTooLow
 from ixc_client.testing import FakeServer
+from ixc_service.settings import Settings, load
 
 Out = pytest.CaptureFixture[str]
 
@@ -147,6 +148,9 @@ def test_upload_shows_a_bar_to_a_person(
     [
         (["upload", "/nowhere.mp4"], Exit.USAGE, "/nowhere.mp4"),
         (["upload"], Exit.USAGE, "file"),
+        (["models", "--models-root", "/nowhere"], Exit.USAGE, "/nowhere"),
+        (["quantize", "a", "b", "--samples", "/nowhere"], Exit.USAGE, "No such file"),
+        (["generate", "x", "--image", "media/abc"], Exit.USAGE, "64 of 0-9 and a-f"),
         (["generate", "x", "--video", "/nowhere.mp4"], Exit.USAGE, "/nowhere.mp4"),
         (["generate", "x", "--server", "127.0.0.1:1"], Exit.NO_SERVER, "127.0.0.1:1"),
         (["generate", "x", "--image", "/nowhere.png"], Exit.USAGE, "/nowhere.png"),
@@ -216,10 +220,35 @@ def test_a_private_server_is_started_for_a_model(
     assert "private server for demo" in capsys.readouterr().err
 
 
-def test_a_server_and_a_model_exclude_each_other(capsys: Out) -> None:
-    """One of them would be ignored."""
-    assert main(["generate", "x", "--model", "demo", "--server", "a:1"]) == Exit.USAGE
-    assert "not allowed with" in capsys.readouterr().err
+@pytest.mark.parametrize("command", ["generate", "count", "chat"])
+def test_a_model_of_a_server_is_chosen_by_name(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """With --server, --model starts nothing."""
+    stdin(monkeypatch, "hello\n")
+    assert main([command, "--server", server.address, "--model", "fake"]) == Exit.OK
+    request = server.calls[0].request
+    asked = request.session if command == "chat" else request
+    assert asked.model == "models/fake"
+
+
+def test_the_demo_is_served_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not under its folder's, which is made of digests; unless another name is given after it."""
+    served: list[Settings] = []
+
+    def serve(argv: list[str], prog: str) -> int:
+        served.append(load(argv, {}, prog=prog))
+        return 0
+
+    monkeypatch.setattr("ixc_service.__main__.main", serve)
+    monkeypatch.setattr("ixc_cli.demo_model.build", lambda: Path("/cache/demo-2-0123"))
+    for line in ("demo", "demo --model-name mine", "/models/cats"):
+        assert main(["serve", *line.split()]) == Exit.OK
+    assert [(str(each.model), each.model_name) for each in served] == [
+        ("/cache/demo-2-0123", "demo"),
+        ("/cache/demo-2-0123", "mine"),
+        ("/models/cats", ""),
+    ]
 
 
 def test_a_refusal_by_the_figures_names_the_flags() -> None:
@@ -242,8 +271,48 @@ def test_a_refusal_by_the_figures_names_the_flags() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["models --default", "models --load a --unload b", "models --unload a --models-root x"]
+    "line",
+    [
+        "models --default",
+        "models --load a --unload b",
+        "models --unload a --models-root x",
+        "models --models-root x --server a:1",
+        "merge-lora a b --task web --models-root x --server a:1",
+        "merge-lora a b --task web --models-root x --load",
+        "merge-lora a b --task web --adapters-root x",
+        "quantize a b --device cpu",
+        "chat --session a --model b",
+        "generate x --model demo --tls",
+    ],
 )
-def test_models_wishes(line: str) -> None:
-    """That do not go together are usage errors."""
+def test_wishes_that_do_not_go_together(line: str, capsys: Out) -> None:
+    """Are usage errors: nothing that was asked for is left out in silence."""
     assert main(line.split()) == Exit.USAGE
+    assert "--" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["models", "--load", ""],
+        ["models", "--unload="],
+        ["operations", "--cancel", ""],
+        ["watch", ""],
+        ["merge-lora", "", "new", "--task", "web"],
+        ["generate", "x", "--model", " "],
+        ["generate", "x", "--server="],
+    ],
+)
+def test_an_empty_name(arguments: list[str], capsys: Out) -> None:
+    """Comes of a variable that is not set, and is never taken for none at all."""
+    assert main(arguments) == Exit.USAGE
+    assert "a name is expected" in capsys.readouterr().err
+
+
+def test_a_new_model_is_not_called_as_its_source(tmp_path: Path, capsys: Out) -> None:
+    """A server could not serve both; known before any work, without a server too."""
+    source = tmp_path / "cats"
+    source.mkdir()
+    line = ["merge-lora", str(source), "cats", "--task", "web", "--models-root", str(tmp_path)]
+    assert main(line) == Exit.USAGE
+    assert "the source's own name" in capsys.readouterr().err

@@ -112,7 +112,7 @@ def test_chat_begins_with_what_its_flags_name(
 
 @pytest.mark.usefixtures("terminal")
 def test_ctrl_c_stops_an_upload_and_not_the_program(
-    server: FakeServer, ixc: ixc_client.Client, monkeypatch: pytest.MonkeyPatch
+    server: FakeServer, ixc: ixc_client.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Asked for by /video, or on the way of a large picture; the conversation goes on."""
 
@@ -121,7 +121,9 @@ def test_ctrl_c_stops_an_upload_and_not_the_program(
 
     monkeypatch.setattr("ixc_client._uploader.Uploader._send", interrupt)
     monkeypatch.setattr("ixc_cli.chat_loop.upload", interrupt)
-    person = Person("/video cat.mp4", "/image large.png", "what?", "hi")
+    clip = tmp_path / "cat.mp4"
+    clip.write_bytes(b"a clip")
+    person = Person(f"/video {clip}", "/image large.png", "what?", "hi")
     person.image = ixc_client.Image(bytes(4 << 20))
     talk(ixc, person)
     assert person.shown == [

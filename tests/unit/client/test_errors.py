@@ -125,8 +125,28 @@ def test_all_refused_fields_are_told_at_once(server: FakeServer, ixc: ixc_client
         "adapter",
     }
     assert str(caught.value) == (
-        "sampling.top_p: must be at most 1 (and 1 more); adapter: is too long (FIELD_INVALID)"
+        "sampling.top_p: must be at most 1; adapter: is too long (FIELD_INVALID)"
     )
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("task: must be web", "task: must be web"),
+        ("must be web", "must be web"),
+        ("no", "no; task: must be web"),
+    ],
+)
+def test_a_refused_field_is_told_once(
+    server: FakeServer, ixc: ixc_client.Client, message: str, text: str
+) -> None:
+    """Wherever the server has put it."""
+    server.fail(
+        "INVALID_ARGUMENT", "FIELD_INVALID", message=message, fields={"task": "must be web"}
+    )
+    with pytest.raises(ixc_client.InvalidRequest) as caught:
+        ixc.generate("x")
+    assert str(caught.value) == f"{text} (FIELD_INVALID)"
 
 
 def test_no_grpc_type_escapes(server: FakeServer) -> None:

@@ -97,6 +97,23 @@ def test_the_server_describes_itself(ixc: ixc_client.Client) -> None:
     assert ixc.is_ready()
 
 
+def test_a_model_is_named_with_or_without_its_collection(
+    server: FakeServer, ixc: ixc_client.Client
+) -> None:
+    """Wherever one may be named."""
+    for name in ("fake", "models/fake"):
+        ixc.generate("x", model=name)
+        ixc.count("x", model=name)
+        ixc.session(model=name).info()
+        ixc.tokenize("x", model=name)
+        ixc.detokenize([1], model=name)
+        assert ixc.model(name).name == "models/fake"
+    asked = [call.request for call in server.calls if call.method != "GetSession"]
+    named = {getattr(each, "model", "") or getattr(each, "name", "") for each in asked}
+    sessions = {each.session.model for each in asked if hasattr(each, "session_id")}
+    assert (named - {""}, sessions) == ({"models/fake"}, {"models/fake"})
+
+
 def test_an_unknown_model_is_a_typed_error(ixc: ixc_client.Client) -> None:
     """With the name that was asked for."""
     with pytest.raises(ixc_client.ModelNotFound) as caught:

@@ -232,6 +232,19 @@ def test_files_that_cannot_be_read_are_named(
     assert server.calls == []
 
 
+@pytest.mark.parametrize("name", ["media/abc", f"media/{'A' * 64}"])
+def test_a_name_that_no_media_can_have(
+    ixc: ixc_client.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Is told from a file that is missing; a file of such a path is a file."""
+    with pytest.raises(ixc_client.MediaUnreadable, match="media/ and 64 of 0-9 and a-f"):
+        ixc.generate("x", images=name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_bytes(b"\x89PNG")
+    assert ixc_client.Image(name).read() == b"\x89PNG"
+
+
 def test_a_file_that_shrinks_while_it_is_sent_is_an_error(
     server: FakeServer, ixc: ixc_client.Client, tmp_path: Path
 ) -> None:

@@ -71,7 +71,7 @@ async def test_the_default_cannot_leave() -> None:
 async def test_what_is_not_there() -> None:
     """What could be loaded is told from what means nothing; facts fall back on the default's."""
     models = two_models()
-    with pytest.raises(ModelNotLoaded):
+    with pytest.raises(ModelNotLoaded, match="models/three is not loaded"):
         models.get("models/three")
     for name in ("models/four", "models/", "two", "models/two/", "adapters/two"):
         with pytest.raises(ModelNotFound):

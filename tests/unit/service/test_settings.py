@@ -53,6 +53,7 @@ def test_limits_are_the_contracts() -> None:
         (["--listen", "localhost:99999"], "neither HOST:PORT"),
         (["--listen", "unix:"], "needs a path"),
         (["--listen", ""], "empty"),
+        (["--model-name", "My Model"], "model_name is 'My Model'"),
         (["--max-context=-1"], "negative"),
         (["--max-queue-wait-seconds", "nan"], "positive"),
         (["--drain-grace-seconds", "inf"], "finite"),

@@ -55,16 +55,22 @@ def test_metadata_is_in_the_contracts_spelling() -> None:
 
 
 def test_what_was_not_found_is_named() -> None:
-    """ResourceInfo beside ErrorInfo."""
+    """ResourceInfo beside ErrorInfo, and the message."""
     resource = error_details_pb2.ResourceInfo()
-    assert status_of(SessionNotFound("sessions/abcd")).details[1].Unpack(resource)
+    status = status_of(SessionNotFound("sessions/abcd"))
+    assert status.message == "no such session: sessions/abcd"
+    assert status.details[1].Unpack(resource)
     assert resource.resource_type == "ixc.v1.Session"
     assert resource.resource_name == "sessions/abcd"
 
 
 def test_a_runtime_violation_names_its_field() -> None:
-    """FieldInvalid of the runtime gets a BadRequest too."""
+    """FieldInvalid of the runtime gets a BadRequest too, and a message that says what it is about,
+    once.
+    """
     bad = error_details_pb2.BadRequest()
+    assert status_of(FieldInvalid("task", "must be web")).message == "task: must be web"
+    assert status_of(FieldInvalid("sampling.seed", "seed is x")).message == "seed is x"
     assert status_of(FieldInvalid("sampling.top_p", "is 7")).details[1].Unpack(bad)
     assert bad.field_violations[0].field == "sampling.top_p"
 
