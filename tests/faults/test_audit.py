@@ -141,6 +141,8 @@ def is_ours(event: str, arguments: tuple[str, ...], roots: tuple[str, ...]) -> b
             return paths[0].startswith(roots) or paths[0].endswith("/ixc.sock")
         case "ctypes.dlopen":
             return True  # libraries of our dependencies; nothing a request can name
+        case "subprocess.Popen":
+            return "'-m', 'ixc_runtime." in arguments[1]  # our own processes, as the test says
     return False
 
 

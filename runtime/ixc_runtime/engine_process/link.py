@@ -9,12 +9,11 @@ import os
 import socket
 import sys
 import threading
-from asyncio.subprocess import Process
 from collections.abc import Callable
 
 import msgspec
 
-from ixc_runtime.child_process import Leash
+from ixc_runtime.child_process import Child
 from ixc_runtime.engine_process.channel import LENGTH_BYTES, MAX_FRAME_BYTES, encode
 from ixc_runtime.engine_process.messages import (
     EngineConfig,
@@ -43,12 +42,11 @@ class EngineLink:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        engine: Process | threading.Thread,
+        engine: Child | threading.Thread,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._engine = engine
-        self._leash = None if isinstance(engine, threading.Thread) else Leash(engine)
 
     @property
     def process_id(self) -> int | None:
@@ -71,8 +69,8 @@ class EngineLink:
 
     def kill(self) -> None:
         """End the process at once, whatever it is doing. Not for a thread."""
-        assert self._leash is not None, "threads cannot be killed"
-        self._leash.kill()
+        assert isinstance(self._engine, Child), "threads cannot be killed"
+        self._engine.kill()
 
     async def close(self) -> None:
         """Ask the engine to stop, and see that it has."""
@@ -98,8 +96,6 @@ class EngineLink:
         except TimeoutError:
             self.kill()
             await self._engine.wait()
-        if self._leash is not None:
-            self._leash.let_go()
 
 
 async def open_link(
@@ -115,7 +111,7 @@ async def open_link(
     """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    engine = _start_thread(theirs) if in_process else await _start_process(theirs)
+    engine = _start_thread(theirs) if in_process else _start_process(theirs)
     reader, writer = await asyncio.open_unix_connection(sock=ours)
     link = EngineLink(reader, writer, engine)
     link.send(Start(config))
@@ -143,16 +139,10 @@ def _start_thread(connection: socket.socket) -> threading.Thread:
     return thread
 
 
-async def _start_process(connection: socket.socket) -> Process:
+def _start_process(connection: socket.socket) -> Child:
     # The child finds our packages where we found them, installed or not.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with connection:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            ENGINE_MODULE,
-            str(connection.fileno()),
-            pass_fds=[connection.fileno()],
-            stdin=asyncio.subprocess.DEVNULL,
-            env=environment,
-        )
+        descriptor = connection.fileno()
+        command = (sys.executable, "-m", ENGINE_MODULE, str(descriptor))
+        return Child(command, pass_fds=(descriptor,), env=environment)

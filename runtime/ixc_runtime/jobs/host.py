@@ -4,12 +4,11 @@ import asyncio
 import os
 import socket
 import sys
-from asyncio.subprocess import Process
 from collections.abc import Callable
 
 import msgspec
 
-from ixc_runtime.child_process import Leash
+from ixc_runtime.child_process import Child
 from ixc_runtime.errors import JobCancelled, WorkerLost, fault_from_reason
 from ixc_runtime.jobs.messages import (
     LENGTH_BYTES,
@@ -38,8 +37,7 @@ class JobProcess:
 
     def __init__(self, spec: JobSpec) -> None:
         self._spec = spec
-        self._process: Process | None = None
-        self._leash: Leash | None = None
+        self._process: Child | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._is_cancelled = False
 
@@ -55,8 +53,7 @@ class JobProcess:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
-            self._process = await _start(theirs)
-        self._leash = Leash(self._process)
+            self._process = _start(theirs)
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         self._send(Begin(self._spec))
         if self._is_cancelled:
@@ -67,7 +64,6 @@ class JobProcess:
             self._writer.close()
             self._kill()
             await asyncio.shield(self._process.wait())
-            self._leash.let_go()
 
     async def _listen(
         self, reader: asyncio.StreamReader, hear: Callable[[JobEvent], None]
@@ -97,8 +93,8 @@ class JobProcess:
         asyncio.get_running_loop().call_later(_CANCEL_SECONDS, self._kill)
 
     def _kill(self) -> None:
-        if self._leash is not None:
-            self._leash.kill()
+        if self._process is not None:
+            self._process.kill()
 
     def _send(self, message: ToJob) -> None:
         assert self._writer is not None, "there is somebody to send to"
@@ -112,15 +108,9 @@ async def _next(reader: asyncio.StreamReader) -> FromJob:
     return _decoder.decode(await reader.readexactly(size))
 
 
-async def _start(connection: socket.socket) -> Process:
+def _start(connection: socket.socket) -> Child:
     # The child finds our packages where we found them, installed or not.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        WORKER_MODULE,
-        str(connection.fileno()),
-        pass_fds=[connection.fileno()],
-        stdin=asyncio.subprocess.DEVNULL,
-        env=environment,
-    )
+    descriptor = connection.fileno()
+    command = (sys.executable, "-m", WORKER_MODULE, str(descriptor))
+    return Child(command, pass_fds=(descriptor,), env=environment)

@@ -236,7 +236,7 @@ class MediaWorkers:
         raise ServerDraining("the media workers are being stopped")
 
     async def _add_first_worker(self) -> None:
-        """Now and then a process is lost at its birth on a busy machine; the next one is not."""
+        """One that a busy machine loses at its birth is no reason not to start; the next lives."""
         for _ in range(_FIRST_ATTEMPTS - 1):
             try:
                 return await self._add_worker()

@@ -1,4 +1,4 @@
-"""One media worker as the front end holds it: a child process and the two pipes to it.
+"""One media worker as the front end holds it: a child process and the socket to it.
 
 Knows how a worker is started, asked and ended; what becomes of a job whose worker is lost is the
 pool's business.
@@ -6,11 +6,13 @@ pool's business.
 
 import asyncio
 import os
+import socket
+import subprocess
 import sys
 
 import msgspec
 
-from ixc_runtime.child_process import Leash
+from ixc_runtime.child_process import Child
 from ixc_runtime.media.jobs import (
     HEADER_BYTES,
     Job,
@@ -26,7 +28,7 @@ _SIGNS_OF_LOSS = (
     asyncio.IncompleteReadError,
     ValueError,
     msgspec.MsgspecError,
-    RuntimeError,  # uvloop's word for a pipe that has been closed
+    RuntimeError,  # uvloop's word for a connection that has been closed
 )
 
 
@@ -35,15 +37,14 @@ class WorkerLostError(Exception):
 
 
 class WorkerProcess:
-    """One process and its two pipes."""
+    """One process, which has the other end of a socket as its standard input and output."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    def __init__(
+        self, process: Child, outcomes: asyncio.StreamReader, jobs: asyncio.StreamWriter
+    ) -> None:
         self._process = process
-        self._leash = Leash(process)
-        self._jobs = process.stdin
-        self._outcomes = process.stdout
+        self._outcomes = outcomes
+        self._jobs = jobs
         self.num_jobs = 0
 
     @classmethod
@@ -57,16 +58,19 @@ class WorkerProcess:
             "PATH": "",
             "OPENBLAS_NUM_THREADS": "1",
         }
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-s", "-m", "ixc_runtime.media.worker"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=environment,
-            cwd="/",
-            start_new_session=True,  # an interrupt at the terminal is for the server to handle
-        )
-        return cls(process)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            process = Child(
+                (sys.executable, "-P", "-s", "-m", "ixc_runtime.media.worker"),
+                stdin=theirs,
+                stdout=theirs,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                cwd="/",
+                start_new_session=True,  # an interrupt at the terminal is for the server to handle
+            )
+        return cls(process, *await asyncio.open_unix_connection(sock=ours))
 
     @property
     def process_id(self) -> int:
@@ -88,10 +92,9 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """At once and safe to repeat; `gone` waits for the end."""
-        self._leash.kill()
+        self._process.kill()
 
     async def gone(self) -> None:
         self.kill()
         self._jobs.close()
         await self._process.wait()
-        self._leash.let_go()
