@@ -4,6 +4,9 @@
     python -m models.demo.evaluate --target HOST:PORT       # a server that runs, whatever it serves
     python -m models.demo.evaluate --model FOLDER           # a private server for a checkpoint
     python -m models.demo.evaluate --shuffle                # the check: no better than chance
+    python -m models.demo.evaluate --servers 14             # as many side by side, on many cores
+    python -m models.demo.evaluate --model FOLDER --against FILE --most-drop 3
+                                                            # case by case beside an earlier --json
 
 Run it from the root of the repository. Pictures, clips, instructions and titles are drawn afresh
 from seeds that training never uses. The table goes to standard output, a bar to standard error.
@@ -33,18 +36,29 @@ from rich.progress import (
 )
 
 import ixc_client
-from models.demo.evaluation import Report, Task, drawn_tasks, evaluate, written_tasks
+from models.demo.evaluation import (
+    Comparison,
+    Report,
+    Task,
+    compare,
+    drawn_tasks,
+    evaluate,
+    written_tasks,
+)
+from models.demo.evaluation.beforehand import drawn_beforehand
 from models.demo.evaluation.drawn import DRAWN, DRAWN_BY_DEFAULT
 from models.demo.evaluation.failures import save_failures
 from models.demo.evaluation.run import Watch
-from models.demo.evaluation.table import show_failures, table
+from models.demo.evaluation.servers import num_cores, private_servers, threads_of_each
+from models.demo.evaluation.table import comparison_table, show_failures, table
 from models.demo.evaluation.written import WRITTEN
 
 _PACKAGES = ("ixc", "torch", "grpcio", "pillow", "numpy", "av")
 
 _EPILOG = """\
 exit status:
-  0 every case was asked and answered · 1 errors, or with --require-targets a missed target
+  0 every case was asked and answered · 1 errors, or what is required was missed: a target with
+  --require-targets, the rates of --against with --most-drop
   2 wrong usage · 3 no server answered or started · 4 a part is not installed · 130 interrupted
 """
 
@@ -52,14 +66,22 @@ exit status:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.concurrency < 1:
-        parser.error(f"--concurrency is {args.concurrency}; at least 1 is needed")
+    for name in ("concurrency", "servers"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} is {getattr(args, name)}; at least 1 is needed")
+    if args.target is not None and args.servers > 1:
+        parser.error("--servers are started here; with --target there is one, which runs already")
+    if args.most_drop is not None and args.against is None:
+        parser.error("--most-drop needs --against, the report of what it may have dropped from")
     known = (*drawn_tasks(args.count, names=DRAWN), *written_tasks(args.written))
     tasks = [task for task in known if task.name in args.tasks]
+    earlier: Report | None = None
     try:
         for task in tasks:
             task.seeds_of(args.seed)
-    except ValueError as error:
+        if args.against is not None:
+            earlier = Report.from_json(json.loads(args.against.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     if importlib.util.find_spec("av") is None:
         print("evaluate: clips need an encoder: pip install av", file=sys.stderr)
@@ -74,8 +96,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    _show(args, report, tasks)
-    return 1 if report.errors or (args.require_targets and report.missed) else 0
+    comparison: Comparison | None = None
+    cannot_compare = ""
+    if earlier is not None:
+        try:
+            comparison = compare(earlier, report)
+        except ValueError as error:
+            cannot_compare = f"--against {args.against}: {error}"
+    _show(args, report, comparison, tasks)
+    if cannot_compare:
+        parser.error(cannot_compare)
+    is_missed = args.require_targets and report.missed
+    has_dropped = (
+        comparison is not None
+        and args.most_drop is not None
+        and comparison.overall.drop > args.most_drop
+    )
+    return 1 if report.errors or is_missed or has_dropped else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,12 +138,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--count", type=int, default=40, metavar="N", help="cases of a drawn task")
     parser.add_argument("--written", type=int, default=50, metavar="N", help="pages, and articles")
-    parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="cases at a time")
+    parser.add_argument(
+        "--servers", type=int, default=1, metavar="N", help="private ones that share the cases"
+    )
+    parser.add_argument(
+        "--concurrency", type=int, default=8, metavar="N", help="cases at a time, at each server"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another one draws other cases")
     parser.add_argument(
         "--shuffle", action="store_true", help="exchange pictures: answers must drop to chance"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found there too")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="compare with this --json, case by case"
+    )
+    parser.add_argument(
+        "--most-drop",
+        type=float,
+        metavar="POINTS",
+        help="exit with 1 when more of a hundred cases than so many were lost against --against",
+    )
     parser.add_argument(
         "--show-failures", type=int, default=0, metavar="K", help="print the first K of each task"
     )
@@ -121,18 +172,25 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _evaluate(args: argparse.Namespace, tasks: Sequence[Task]) -> Report:
     async with contextlib.AsyncExitStack() as stack:
-        address = args.target
-        if address is None:
-            server = ixc_client.PrivateServer(args.model)
-            print(f"starting a server with {args.model} …", file=sys.stderr)
-            await asyncio.to_thread(server.start)
-            stack.callback(server.stop)
-            address = server.address
-        client = await stack.enter_async_context(ixc_client.AsyncClient(address))
+        if args.target is None:
+            number = "a server" if args.servers == 1 else f"{args.servers} servers"
+            print(f"starting {number} with {args.model} …", file=sys.stderr)
+            threads = threads_of_each(args.servers)
+            client, *beside = await stack.enter_async_context(
+                private_servers(args.model, args.servers, threads=threads)
+            )
+        else:
+            client = await stack.enter_async_context(ixc_client.AsyncClient(args.target))
+            beside = []
+        if beside:
+            tasks = await asyncio.to_thread(
+                drawn_beforehand, tasks, args.seed, processes=num_cores()
+            )
         with _bar(tasks) as watch:
             return await evaluate(
                 client,
                 tasks,
+                beside=beside,
                 shuffle=args.shuffle,
                 adapter=args.adapter,
                 seed=args.seed,
@@ -160,14 +218,23 @@ def _bar(tasks: Sequence[Task]) -> Iterator[Watch]:
         yield watch
 
 
-def _show(args: argparse.Namespace, report: Report, tasks: Sequence[Task]) -> None:
+def _show(
+    args: argparse.Namespace,
+    report: Report,
+    comparison: Comparison | None,
+    tasks: Sequence[Task],
+) -> None:
     # A file or pipe has no width; in the usual 80 columns the table would be cut.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     show_failures(console, report, args.show_failures)
     console.print(table(report))
+    if comparison is not None:
+        console.print(comparison_table(comparison, f"against {args.against}"))
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         document = _origin() | report.to_json()
+        if comparison is not None:
+            document["against"] = comparison.to_json()
         args.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         print(f"written to {args.json}")
     if args.save_failures is not None:

@@ -15,7 +15,7 @@ RuntimeFault
 ├── AdapterIdTaken            another adapter is loaded under that name
 ├── Overloaded                sound and small enough, but not now
 │   ├── QueueFull
-│   └── MemoryLow             no room for another model or adapter beside what is loaded
+│   └── MemoryLow             no room for another model, adapter or job beside what is there
 ├── Lost                      the work was under way and is gone; it may be sent again
 │   ├── EngineLost            the engine process ended
 │   ├── ServerDraining        the process is about to stop

@@ -180,8 +180,7 @@ class ModelDesk:
         Raises AdapterNotFound, what is wrong with it, or AdapterIdTaken if another has that name.
         """
         served = self._models.get(model)
-        folder = self._adapter_folder(adapter_id)
-        self._check_adapter_memory(folder)
+        folder = await asyncio.to_thread(self._adapter_folder, adapter_id)
         try:
             with served.held() as engine:
                 await engine.load_adapter(name, folder)
@@ -206,12 +205,15 @@ class ModelDesk:
         return served
 
     def _adapter_folder(self, adapter_id: str) -> Path:
+        """One that there is, and room for. Reads the disk."""
         if self._adapters_root is None:
             raise NotOffered("the server has no adapters root", feature="adapters_root")
         try:
-            return self._adapters_root.folder(adapter_id)
+            folder = self._adapters_root.folder(adapter_id)
         except CheckpointMissing:
             raise AdapterNotFound(adapter_name(adapter_id)[:128]) from None
+        self._check_adapter_memory(folder)
+        return folder
 
     def _check_adapter_memory(self, folder: Path) -> None:
         """By the size of its files; what is wrong with them is for the engine to find."""

@@ -61,17 +61,23 @@ def write(
     settings: Mapping[str, object],
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        "command": " ".join([Path(sys.executable).name, "-m", _module(), *sys.argv[1:]]),
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+    document = origin() | {
         "settings": settings,
         "measurements": [asdict(each) | {"median": each.median} for each in measurements],
         "goals": [asdict(goal) for goal in goals],
     }
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten to {path}")
+
+
+def origin() -> dict[str, object]:
+    """What belongs beside every figure: the command, when, the machine, the versions."""
+    return {
+        "command": " ".join([Path(sys.executable).name, "-m", _module(), *sys.argv[1:]]),
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
 
 
 def machine() -> dict[str, object]:

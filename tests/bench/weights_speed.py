@@ -5,19 +5,24 @@
 Makes a checkpoint of random weights in the official names, shapes and sizes (22 GB, on the device),
 then measures, each part in a process of its own so that its memory is its own:
 
-* ceiling: plain writing, with fsync, of as many bytes in as many files as the merge writes, and
-  plain reading of the checkpoint;
+* ceiling: plain writing, with fsync, of as many bytes in as many files as the merge writes, plain
+  reading of the checkpoint, and hashing, which whatever a job writes goes through;
 * merge: MergeLora of `write`, the larger of the two merges;
 * quantize: Quantize with the scale and clipping search, adapters compensated, over random texts
-  and pictures; seconds by layer, the device's and the host's peak memory.
+  and pictures; seconds by layer, the device's and the host's peak memory. It is given no more of
+  the device than a card of 24 GB has.
 
-Needs 40 GB of disk; every part removes what it wrote but the checkpoint. Random weights say
-nothing about quality: `relative_error` in the output is of no meaning here. Smaller sizes by
---layers, --hidden and so on try the script out.
+Both write as jobs do: hashed, synced and journalled file by file. What a job does before and after
+(hashing its inputs, reading back, comparing) is not in the figures.
+
+Needs 42 GB of disk; every part removes what it wrote but the checkpoint. The figures are written
+after each part, so that a run that is cut off keeps what it has found. Random weights say nothing
+about quality: `relative_error` in the output is of no meaning here. Smaller sizes by --layers,
+--hidden and so on try the script out.
 """
 
 import argparse
-import importlib.util
+import hashlib
 import json
 import os
 import resource
@@ -25,7 +30,6 @@ import shutil
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,15 +38,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-if importlib.util.find_spec("msgspec") is None:
-    # The package's own __init__ loads the engine and what it speaks. On a machine that has torch
-    # and safetensors alone, the work on weights runs without.
-    spec = importlib.util.find_spec("ixc_runtime")
-    assert spec is not None, "the tree's folders are on PYTHONPATH"
-    bare = types.ModuleType("ixc_runtime")
-    bare.__path__ = list(spec.submodule_search_locations or ())
-    sys.modules["ixc_runtime"] = bare
-
+from ixc_runtime.jobs.output import StagedOutput
+from ixc_runtime.models_root import ModelsRoot
+from ixc_runtime.models_root.staging import Mark
 from ixc_runtime.weights import MergeSettings, QuantizeSettings
 from ixc_runtime.weights.awq.layerwise import quantize_over
 from ixc_runtime.weights.merge import merge
@@ -54,6 +52,8 @@ PARTS = ("make", "ceiling", "merge", "quantize")
 TOWER = "vit.vision_tower.vision_model."
 MERGE_SECONDS, DISK_FACTOR = 60.0, 1.3
 QUANTIZE_SECONDS, DEVICE_GIB = 300.0, 24.0
+TELL_SECONDS = 5.0
+CONTEXT_GIB = 1.0  # of the device's memory, which CUDA takes for itself
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -80,27 +80,44 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+def main() -> int:
     args = arguments().parse_args()
     if args.only:
+        within_a_card(args)
         print(json.dumps(_RUN[args.only](args)))
-        return
+        return 0
     figures: dict[str, dict[str, list[float]]] = {}
+    failed = []
     for part in args.parts.split(","):
         print(f"== {part}", flush=True)
-        figures[part] = in_own_process(part)
+        try:
+            figures[part] = in_own_process(part)
+        except subprocess.CalledProcessError as error:
+            print(f"   failed: exit status {error.returncode}", flush=True)
+            failed.append(part)
+        else:
+            measurements, goals = record(args, figures)
+    if figures:
+        show(measurements, goals)
+    return 1 if failed else 0
+
+
+def record(
+    args: argparse.Namespace, figures: Mapping[str, Mapping[str, list[float]]]
+) -> tuple[list[Measurement], list[Goal]]:
+    """Writes all that is known by now."""
     measurements = [
         Measurement(name=f"{part}, {name}", unit=unit_of(name), values=tuple(values))
         for part, of_part in figures.items()
         for name, values in of_part.items()
     ]
     goals = list(goals_of({each.name: each for each in measurements}))
-    show(measurements, goals)
     settings = {name: str(value) for name, value in vars(args).items() if name != "only"}
     settings["torch"] = torch.__version__
     if torch.cuda.is_available():
         settings["gpu"] = torch.cuda.get_device_name()
     write(args.output, measurements, goals, settings)
+    return measurements, goals
 
 
 def in_own_process(part: str) -> dict[str, list[float]]:
@@ -111,6 +128,14 @@ def in_own_process(part: str) -> dict[str, list[float]]:
     for name, values in figures.items():
         print(f"   {name}: {', '.join(f'{value:.2f}' for value in values[:8])}", flush=True)
     return figures
+
+
+def within_a_card(args: argparse.Namespace) -> None:
+    """From here on torch gets no more of the device than a small card would give it."""
+    if "cuda" in args.device:
+        total = torch.cuda.get_device_properties(args.device).total_memory / 2**30
+        share = min(1.0, (DEVICE_GIB - CONTEXT_GIB) / total)
+        torch.cuda.set_per_process_memory_fraction(share, torch.cuda.current_device())
 
 
 def unit_of(name: str) -> str:
@@ -130,7 +155,7 @@ def goals_of(measured: Mapping[str, Measurement]) -> Iterator[Goal]:
         yield Goal(name=f"{QUANTIZE_SECONDS:.0f} s / quantize, time", ratio=ratio, at_least=1)
     peak = measured.get("quantize, device peak GiB")
     if peak and peak.median:
-        ratio = DEVICE_GIB / peak.median
+        ratio = DEVICE_GIB / (peak.median + CONTEXT_GIB)
         yield Goal(name=f"{DEVICE_GIB:.0f} GiB / quantize, device peak", ratio=ratio, at_least=1)
 
 
@@ -154,6 +179,8 @@ def make(args: argparse.Namespace) -> dict[str, list[float]]:
         tensors = {name: random_tensor(name, shape, args.device, generator) for name, shape in held}
         total += sum(tensor.nbytes for tensor in tensors.values())
         save_file(tensors, folder / file, {"format": "pt"})
+        synced(folder / file)  # or the next part would be measured while this is still written
+        print(f"{file}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         weight_map |= {name: file for name, _ in held}
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -243,32 +270,11 @@ def random_tensor(
 # ---- what is measured
 
 
-class DurableFolder:
-    """An Output that writes, syncs, and resumes nothing."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def write_shard(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        save_file(dict(tensors), self.folder / name, {"format": "pt"})
-        synced(self.folder / name)
-
-    def write_json(self, name: str, document: object) -> None:
-        (self.folder / name).write_text(json.dumps(document))
-        synced(self.folder / name)
-
-    def copy(self, source: Path) -> None:
-        shutil.copy(source, self.folder / source.name)
-
-    def has_shard(self, name: str) -> bool:
-        return False
-
-
 class Clock:
-    """A Report that notes when each layer was done."""
+    """A Report that notes when each layer was done, and tells how far it is now and then."""
 
     def __init__(self) -> None:
-        self._last = time.perf_counter()
+        self._last = self._told = time.perf_counter()
         self.layers: list[float] = []
 
     def stage(self, name: str, *, index: int, count: int) -> None:
@@ -278,13 +284,16 @@ class Clock:
         now = time.perf_counter()
         if name.startswith("model.layers."):
             self.layers.append(now - self._last)
+        if now - self._told > TELL_SECONDS:
+            self._told = now
+            print(f"{name}: {done / total:.0%}", file=sys.stderr, flush=True)
         self._last = now
 
     def metric(self, *, layer: str, name: str, value: float) -> None:
         pass
 
     def log(self, text: str) -> None:
-        print(text, flush=True)
+        print(text, file=sys.stderr, flush=True)
 
 
 def synced(path: Path) -> None:
@@ -306,6 +315,14 @@ def scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+@contextmanager
+def staged(folder: Path) -> Iterator[StagedOutput]:
+    """The output of a job, which is gone afterwards."""
+    mark = Mark(job="bench", owner="bench", output="model", identity="bench")
+    with scratch(folder), ModelsRoot(folder).stage(mark) as staging:
+        yield StagedOutput(staging, lambda: None)
+
+
 def ceiling(args: argparse.Namespace) -> dict[str, list[float]]:
     """The merge's bytes by plain writes of files as large; the checkpoint's by plain reads."""
     kept = sum(
@@ -315,7 +332,7 @@ def ceiling(args: argparse.Namespace) -> dict[str, list[float]]:
     )
     file_bytes = MergeSettings().max_shard_bytes
     block = memoryview(os.urandom(64 << 20))
-    writes, reads = [], []
+    writes, reads, hashes = [], [], []
     for _ in range(args.repeats):
         with scratch(args.folder / "plain") as folder:
             began, left = time.perf_counter(), kept
@@ -334,17 +351,20 @@ def ceiling(args: argparse.Namespace) -> dict[str, list[float]]:
                 while stream.readinto(buffer):
                     pass
         reads.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        hashlib.sha256(block)
+        hashes.append(len(block) / 1e9 / (time.perf_counter() - began))
     rates = [kept / 1e9 / seconds for seconds in writes]
-    return {"write": writes, "write rate GB/s": rates, "read": reads}
+    return {"write": writes, "write rate GB/s": rates, "read": reads, "hash rate GB/s": hashes}
 
 
 def merging(args: argparse.Namespace) -> dict[str, list[float]]:
     settings = MergeSettings(task="write", dtype="bfloat16", device=args.device)
     seconds, gib = [], []
     for _ in range(args.repeats):
-        with scratch(args.folder / "merged") as folder:
+        with staged(args.folder / "merged") as output:
             began = time.perf_counter()
-            summary = merge(args.folder / "source", DurableFolder(folder), settings, Clock())
+            summary = merge(args.folder / "source", output, settings, Clock())
             seconds.append(time.perf_counter() - began)
             gib.append(summary.num_bytes / 2**30)
     return {"time": seconds, "size GiB": gib, **peaks(args)}
@@ -353,11 +373,9 @@ def merging(args: argparse.Namespace) -> dict[str, list[float]]:
 def quantizing(args: argparse.Namespace) -> dict[str, list[float]]:
     settings = QuantizeSettings(group_size=args.group_size, device=args.device)
     source, clock = Source(args.folder / "source"), Clock()
-    with scratch(args.folder / "quantised") as folder:
+    with staged(args.folder / "quantised") as output:
         began = time.perf_counter()
-        summary = quantize_over(
-            tuple(passages(args)), source, DurableFolder(folder), settings, clock
-        )
+        summary = quantize_over(tuple(passages(args)), source, output, settings, clock)
         seconds = time.perf_counter() - began
     return {
         "time": [seconds],
@@ -383,8 +401,11 @@ def passages(args: argparse.Namespace) -> Iterator[Passage]:
 
 def peaks(args: argparse.Namespace) -> dict[str, list[float]]:
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    device = torch.cuda.max_memory_allocated() / 2**30 if "cuda" in args.device else 0.0
-    return {"host peak GiB": [host], "device peak GiB": [device]}
+    device = used = 0.0
+    if "cuda" in args.device:
+        used = torch.cuda.max_memory_allocated() / 2**30
+        device = torch.cuda.max_memory_reserved() / 2**30  # with what torch holds in reserve
+    return {"host peak GiB": [host], "device peak GiB": [device], "device in use GiB": [used]}
 
 
 _RUN: Mapping[str, Callable[[argparse.Namespace], dict[str, list[float]]]] = {
@@ -395,4 +416,4 @@ _RUN: Mapping[str, Callable[[argparse.Namespace], dict[str, list[float]]]] = {
 }
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,5 @@
 """Merging and rounding beside the recorded reference: tensors, packing, and what they compute."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ixc_cuda import awq_layout
+from ixc_runtime.jobs.messages import MergeWork
+from ixc_runtime.jobs.verdict import require_agreement
 from ixc_runtime.media.transform import transform_image
 from ixc_runtime.model.loader import load_model
 from ixc_runtime.weights import MergeSettings, QuantizeMethod, QuantizeSettings
@@ -148,4 +149,4 @@ def test_float32_merges_are_exact(golden: Golden, tmp_path: Path) -> None:
     figures = check_merged_over(
         passages(golden), Source(source), Source(output.folder), settings, Notes()
     )
-    assert figures.agrees, dataclasses.asdict(figures)
+    require_agreement(figures, MergeWork(task="write"))

@@ -48,3 +48,19 @@ class ServerAnswerer:
         if uploaded is not None:
             await self._client.delete_media(uploaded)
         return replies
+
+
+class SeveralAnswerers:
+    """Servers of the same model: each case goes to the one with the fewest under way."""
+
+    def __init__(self, answerers: Sequence[Answerer]) -> None:
+        self._answerers = answerers
+        self._under_way = [0] * len(answerers)
+
+    async def answer(self, task: Task, shown: Shown, questions: Sequence[str]) -> list[Reply]:
+        place = self._under_way.index(min(self._under_way))
+        self._under_way[place] += 1
+        try:
+            return await self._answerers[place].answer(task, shown, questions)
+        finally:
+            self._under_way[place] -= 1

@@ -1,7 +1,8 @@
 """The evaluation itself: draws cases, has them answered several at a time, judges and counts.
 
-Tasks follow one another, so that each has a time of its own. Nothing here depends on the model:
-whatever serves the contract can be evaluated.
+Tasks are begun one after the other, those with the longest answers first, and the next one is under
+way before the last answers of one are there: no server waits for a straggler. Nothing here depends
+on the model: whatever serves the contract can be evaluated.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import ixc_client
-from models.demo.evaluation.asking import Answerer, ServerAnswerer
+from models.demo.evaluation.asking import Answerer, ServerAnswerer, SeveralAnswerers
 from models.demo.evaluation.case import FOLLOW_UP, RIGHT, Case, Reply, Task
 from models.demo.evaluation.report import Failure, Report, Row, Subject
 from models.demo.evaluation.shuffling import chance, exchanged
@@ -25,6 +26,7 @@ async def evaluate(
     tasks: Sequence[Task],
     count: int | None = None,
     *,
+    beside: Sequence[ixc_client.AsyncClient] = (),
     shuffle: bool = False,
     adapter: str = "",
     seed: int = 0,
@@ -37,22 +39,24 @@ async def evaluate(
         client: of any server, with any model.
         tasks: what to ask; `drawn_tasks` and `written_tasks` make them.
         count: cases per task; None: each task's own number.
+        beside: of further servers with the same model, to share the cases with.
         shuffle: exchange the pictures among a task's cases, which must ruin the answers.
         adapter: for every task; "" leaves it to them.
         seed: of the run. Another seed asks about other pictures.
-        concurrency: cases under way at a time.
+        concurrency: cases under way at a time, at each server.
         watch: is told of every case that is done.
 
     An error of the server about one case is a row's `errors` and a failure that says so, and the
     run goes on; when nobody answers any more it raises ServerUnreachable.
     """
     subject = Subject.of(await client.model(), await client.server_info())
+    clients = (client, *beside)
     rows, failures = await judge(
-        ServerAnswerer(client, adapter),
+        SeveralAnswerers([ServerAnswerer(each, adapter) for each in clients]),
         [task if count is None else replace(task, count=count) for task in tasks],
         shuffle=shuffle,
         seed=seed,
-        concurrency=concurrency,
+        concurrency=concurrency * len(clients),
         watch=watch,
     )
     return Report(
@@ -74,25 +78,47 @@ async def judge(
     concurrency: int,
     watch: Watch,
 ) -> tuple[list[Row], list[Failure]]:
-    """The same with anybody who answers."""
-    rows: list[Row] = []
-    failures: list[Failure] = []
-    for task in tasks:
+    """The same with anybody who answers; `concurrency` is of all together."""
+    places = asyncio.Semaphore(concurrency)
+    drawing = asyncio.Lock()  # threads of Python would only be in each other's way
+
+    async def of_task(task: Task) -> _Judged:
         watch(task.name, 0, task.count)
-        made = await asyncio.to_thread(list, map(task.make, task.seeds_of(seed)))
+        async with drawing:
+            made = await asyncio.to_thread(list, map(task.make, task.seeds_of(seed)))
         cases = [case for case in made if case.questions]
         pairs = exchanged(cases, seed) if shuffle else [(case, case) for case in cases]
         if not pairs:
-            continue  # nothing that could be exchanged
-        began = time.perf_counter()
-        outcomes = await _ask(answerer, task, pairs, concurrency, watch)
-        seconds = time.perf_counter() - began
+            return _Judged(rows=[], failures=[])  # nothing that could be exchanged
+        outcomes, seconds = await _ask(answerer, task, pairs, places, watch)
         by_chance = chance([case for case, _ in pairs]) if shuffle else None
-        rows += _rows(task, outcomes, by_chance, seconds)
-        failures += [failure for outcome in outcomes for failure in outcome.failures]
+        return _Judged(
+            rows=_rows(task, outcomes, by_chance, seconds),
+            failures=[failure for outcome in outcomes for failure in outcome.failures],
+        )
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            longest_first = sorted(
+                range(len(tasks)), key=lambda number: -tasks[number].max_output_tokens
+            )
+            begun = {number: group.create_task(of_task(tasks[number])) for number in longest_first}
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    judged = [begun[number].result() for number in range(len(tasks))]
+    rows = [row for each in judged for row in each.rows]
+    failures = [failure for each in judged for failure in each.failures]
     follow_ups = [row for row in rows if row.name == FOLLOW_UP and row.answers]
     rows = [row for row in rows if row.name != FOLLOW_UP]
     return [*rows, *([_sum(follow_ups)] if follow_ups else [])], failures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """Of one task."""
+
+    rows: list[Row]
+    failures: list[Failure]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,15 +134,17 @@ async def _ask(
     answerer: Answerer,
     task: Task,
     pairs: Sequence[tuple[Case, Case]],
-    concurrency: int,
+    places: asyncio.Semaphore,
     watch: Watch,
-) -> list[_Outcome]:
-    places = asyncio.Semaphore(concurrency)
+) -> tuple[list[_Outcome], float]:
+    """What came of every pair, and the seconds from the first question to the last answer."""
     done = 0
+    began: float | None = None
 
     async def one(case: Case, other: Case) -> _Outcome:
-        nonlocal done
+        nonlocal done, began
         async with places:
+            began = time.perf_counter() if began is None else began
             outcome = await _outcome(answerer, task, case, other)
         done += 1
         watch(task.name, done, len(pairs))
@@ -127,7 +155,8 @@ async def _ask(
             asked = [group.create_task(one(case, other)) for case, other in pairs]
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
-    return [each.result() for each in asked]
+    assert began is not None, "there is something to ask"
+    return [each.result() for each in asked], time.perf_counter() - began
 
 
 async def _outcome(answerer: Answerer, task: Task, case: Case, other: Case) -> _Outcome:

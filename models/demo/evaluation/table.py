@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from models.demo.evaluation.case import RIGHT
+from models.demo.evaluation.comparison import Change, Comparison
 from models.demo.evaluation.intervals import wilson
 from models.demo.evaluation.report import Failure, Report, Row
 
@@ -38,6 +39,34 @@ def table(report: Report) -> RenderableType:
         f"seed {report.seed} · server {subject.server_version}"
     )
     return Group(lines, Text(foot, style="dim"), *_errors(report.errors))
+
+
+def comparison_table(comparison: Comparison, title: str) -> Table:
+    """A line for each task, case by case, and one for all of them."""
+    lines = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
+    lines.add_column("task", no_wrap=True)
+    for heading in ("cases", "before", "now", "lost", "gained", "drop", "95 % interval"):
+        lines.add_column(heading, justify="right", no_wrap=True)
+    for change in comparison.tasks:
+        lines.add_row(*_change_cells(change))
+    lines.add_section()
+    lines.add_row(*_change_cells(comparison.overall), style="bold")
+    return lines
+
+
+def _change_cells(change: Change) -> Sequence[str]:
+    before, after = change.rates
+    low, high = change.interval
+    return (
+        change.task,
+        str(change.cases),
+        _percent(before),
+        _percent(after),
+        str(change.lost),
+        str(change.gained),
+        f"{change.drop:+.1f}",
+        f"{low:+.1f} to {high:+.1f}",
+    )
 
 
 def is_at_chance(row: Row) -> bool | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ixc_runtime.errors import QualityTooLow
 from ixc_runtime.jobs.messages import MergeWork, QuantizeWork
-from ixc_runtime.weights import Agreement, AgreementFigures, Drift, QualityFigures
+from ixc_runtime.weights import AgreementFigures, QualityFigures
 from ixc_runtime.weights.figures import AGREEMENT_LIMITS, MIN_TOP1_AGREEMENT
 
 
@@ -19,7 +19,7 @@ def require_agreement(figures: AgreementFigures, work: MergeWork) -> None:
     least = MIN_TOP1_AGREEMENT if work.min_top1_agreement is None else work.min_top1_agreement
     _require(
         bound
-        for on, part in _agreements(figures)
+        for on, part in figures.parts
         for bound in (
             _Bound("max_relative_difference", on, part.relative_difference, most),
             _Bound("min_top1_agreement", on, part.top1_agreement, least),
@@ -31,7 +31,7 @@ def require_quality(figures: QualityFigures, work: QuantizeWork) -> None:
     """As `require_agreement`."""
     _require(
         bound
-        for on, part in _drifts(figures)
+        for on, part in figures.parts
         for bound in (
             _Bound("max_perplexity_ratio", on, part.perplexity_ratio, work.max_perplexity_ratio),
             _Bound("max_mean_kl", on, part.mean_kl, work.max_mean_kl),
@@ -44,7 +44,7 @@ def agreement_texts(figures: AgreementFigures) -> list[str]:
     return [
         f"{on}: logits within {part.relative_difference:.2g} of the largest, "
         f"top-1 equal on {part.top1_agreement:.2%}"
-        for on, part in _agreements(figures)
+        for on, part in figures.parts
     ]
 
 
@@ -53,18 +53,8 @@ def quality_texts(figures: QualityFigures) -> list[str]:
         f"{on}: perplexity {part.source_perplexity:.4g} became {part.candidate_perplexity:.4g} "
         f"(x{part.perplexity_ratio:.3f}), mean KL {part.mean_kl:.3g}, "
         f"top-1 equal on {part.top1_agreement:.1%}"
-        for on, part in _drifts(figures)
+        for on, part in figures.parts
     ]
-
-
-def _agreements(figures: AgreementFigures) -> list[tuple[str, Agreement]]:
-    parts = (("text", figures.text), ("image", figures.image))
-    return [(on, part) for on, part in parts if part is not None]
-
-
-def _drifts(figures: QualityFigures) -> list[tuple[str, Drift]]:
-    parts = (("text", figures.text), ("image", figures.image))
-    return [(on, part) for on, part in parts if part is not None]
 
 
 class _Bound(NamedTuple):

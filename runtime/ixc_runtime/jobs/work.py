@@ -12,8 +12,8 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +23,7 @@ import msgspec
 import torch
 
 from ixc_runtime.config import load_config
+from ixc_runtime.errors import MemoryLow
 from ixc_runtime.jobs.messages import (
     JobResult,
     JobSpec,
@@ -63,6 +64,8 @@ from ixc_runtime.weights.awq import quantize
 from ixc_runtime.weights.merge import merge
 from ixc_runtime.weights.quality import check_merged, measure_quality
 
+# What every refusal of the host's memory names, whatever else it says.
+_HOST_ALLOCATOR = "DefaultCPUAllocator"
 # Weights: about how long each takes beside the others, on a disk that keeps up.
 _MERGE_STAGES = (
     Stage(name="reading", weight=2),
@@ -89,7 +92,26 @@ def run_job(spec: JobSpec, teller: Teller, disk: Disk | None = None) -> JobResul
     if (made := root.published(spec.job, spec.output)) is not None:
         return recorded_result(made)
     root.check_output(spec.output, overwrite=spec.overwrite)
-    return _Job(spec, root, teller).run()
+    with memory_faults(spec.device):
+        return _Job(spec, root, teller).run()
+
+
+@contextmanager
+def memory_faults(device: str) -> Iterator[None]:
+    """Where memory ends: nothing is wrong with the job, which may do where more is free."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _memory_low(device) from error
+    except RuntimeError as error:
+        # torch has no class of its own for what the host refuses.
+        if _HOST_ALLOCATOR not in str(error):
+            raise
+        raise _memory_low("cpu") from error
+
+
+def _memory_low(device: str) -> MemoryLow:
+    return MemoryLow(f"the job needs more memory than is free on {device}", device=device)
 
 
 class _Job:

@@ -5,11 +5,14 @@ Plain numbers, fit for a manifest by `dataclasses.asdict`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 # How far logits of merged weights may be from those of run-time adapters, by the dtype the merged
 # weights are stored in, relative to the largest logit: what one rounding of every weight costs.
 AGREEMENT_LIMITS: Mapping[str, float] = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
 MIN_TOP1_AGREEMENT = 0.995
+
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +70,9 @@ class AgreementFigures:
     image: Agreement | None
 
     @property
-    def limit(self) -> float:
-        return AGREEMENT_LIMITS[self.dtype]
-
-    @property
-    def agrees(self) -> bool:
-        return all(
-            part.relative_difference <= self.limit and part.top1_agreement >= MIN_TOP1_AGREEMENT
-            for part in (self.text, self.image)
-            if part is not None
-        )
+    def parts(self) -> tuple[tuple[str, Agreement], ...]:
+        """Each by what it is over."""
+        return _present(("text", self.text), ("image", self.image))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,3 +100,12 @@ class QualityFigures:
 
     text: Drift
     image: Drift | None
+
+    @property
+    def parts(self) -> tuple[tuple[str, Drift], ...]:
+        """Each by what it is over."""
+        return _present(("text", self.text), ("image", self.image))
+
+
+def _present(*parts: tuple[str, _Part | None]) -> tuple[tuple[str, _Part], ...]:
+    return tuple((on, part) for on, part in parts if part is not None)

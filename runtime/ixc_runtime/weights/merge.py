@@ -6,7 +6,8 @@ The products are summed first, W is added, and the sum is rounded once. Partial 
 is: it belongs to image rows alone and cannot be merged. All task adapters are left out of the
 result, which is one model and no longer three.
 
-Runs shard by shard of the output: what is in memory is one of them, and the tensor being read.
+Runs shard by shard of the output: what is in memory is two of them, one in the making and one being
+written, and the tensor being read.
 """
 
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from ixc_runtime.weights.sharding import (
     name_shards,
 )
 from ixc_runtime.weights.source import Source, cast, dtype_of, require_finite
+from ixc_runtime.weights.writing import ShardWriter
 
 MERGE_DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
@@ -63,25 +65,26 @@ def merge(source: Path, output: Output, settings: MergeSettings, report: Report)
     merger = _Merger(model, pairs, settings.device)
     total = sum(shard.num_bytes for shard in shards)
     report.stage("merging", index=0, count=1)
-    done = num_resumed = 0
-    for shard in shards:
-        if output.has_shard(shard.file):
-            num_resumed += 1
-            done += shard.num_bytes
-            report.log(f"{shard.file} was finished by an earlier run")
-            report.item(shard.file, done=done, total=total)
-            continue
-        tensors: dict[str, Tensor] = {}
-        for planned in shard.tensors:
-            tensors[planned.name] = merger.tensor(planned)
-            done += planned.num_bytes
-            report.item(planned.name, done=done, total=total)
-        output.write_shard(shard.file, tensors)
+    finished = {shard.file for shard in shards if output.has_shard(shard.file)}
+    done = 0
+    with ShardWriter(output) as writer:
+        for shard in shards:
+            if shard.file in finished:
+                done += shard.num_bytes
+                report.log(f"{shard.file} was finished by an earlier run")
+                report.item(shard.file, done=done, total=total)
+                continue
+            tensors: dict[str, Tensor] = {}
+            for planned in shard.tensors:
+                tensors[planned.name] = merger.tensor(planned)
+                done += planned.num_bytes
+                report.item(planned.name, done=done, total=total)
+            writer.write(shard.file, tensors)
     stored = str(dtype_of(_first_weight(model)) if dtype is None else dtype).removeprefix("torch.")
     merged = "+".join(part for part in (model.settings.merged_task, name) if part)
     model.write_companions(output, config={"torch_dtype": stored}, settings={"merged_task": merged})
     output.write_json(INDEX_NAME, index_document(shards))
-    return _summary(model, pairs, shards, merged=merged, dtype=stored, num_resumed=num_resumed)
+    return _summary(model, pairs, shards, merged=merged, dtype=stored, num_resumed=len(finished))
 
 
 class _Merger:

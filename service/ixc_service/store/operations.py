@@ -1,22 +1,34 @@
 # ruff: noqa: S608 - the only text put into statements is our own: conditions
 """Operations and their events in the store. Committed means fsynced; see `database`.
 
-Rows hold records whole, in msgpack, beside the columns that lists and starts search by.
+Rows hold records in msgpack, beside the columns that lists and starts search by; the samples of an
+order that is not done lie apart.
 """
 
 import sqlite3
 from collections.abc import Collection, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
-from ixc_service.errors import OperationNotFound, RequestIdReused
+from ixc_service.errors import OperationNotFound
 from ixc_service.identifiers import operation_name
-from ixc_service.operations.records import DONE, Event, Kind, OperationRecord, State, Update
+from ixc_service.operations.records import (
+    DONE,
+    Event,
+    Kind,
+    OperationRecord,
+    Order,
+    State,
+    Update,
+)
+from ixc_service.store import rows
 from ixc_service.store.database import Database
 from ixc_service.store.records import RequestKey
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_record = msgspec.msgpack.Decoder(OperationRecord).decode
+_decode_order: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
 _decode_update: msgspec.msgpack.Decoder[Update] = msgspec.msgpack.Decoder(Update)
 _ONE = "WHERE owner = ? AND operation_id = ?"
 _done = tuple(sorted(DONE))
@@ -38,18 +50,8 @@ class OperationStore:
         """The operation of an earlier request with this key; raises if that was another one."""
 
         def work(connection: sqlite3.Connection) -> str | None:
-            row = connection.execute(
-                "SELECT digest, operation_id FROM operation_requests "
-                "WHERE owner = ? AND method = ? AND request_id = ?",
-                (key.owner, key.method, key.request_id),
-            ).fetchone()
-            if row is None:
-                return None
-            if row[0] != key.digest:
-                raise RequestIdReused(
-                    "this request_id came before with another request", request_id=key.request_id
-                )
-            return str(row[1])
+            row = rows.find_request(connection, "operation_requests", "operation_id", key)
+            return None if row is None else str(row[0])
 
         return await self._database.read(work)
 
@@ -96,11 +98,11 @@ class OperationStore:
 
     async def events(self, owner: str, operation_id: str) -> list[Event]:
         def work(connection: sqlite3.Connection) -> list[Event]:
-            rows = connection.execute(
+            found = connection.execute(
                 f"SELECT sequence, body FROM operation_events {_ONE} ORDER BY sequence",
                 (owner, operation_id),
             )
-            return [Event(sequence, _decode_update.decode(body)) for sequence, body in rows]
+            return [Event(sequence, _decode_update.decode(body)) for sequence, body in found]
 
         return await self._database.read(work)
 
@@ -124,24 +126,25 @@ class OperationStore:
                 values += wanted
 
         def work(connection: sqlite3.Connection) -> list[OperationRecord]:
-            rows = connection.execute(
+            found = connection.execute(
                 f"SELECT body FROM operations WHERE {condition} ORDER BY operation_id DESC LIMIT ?",
                 (*values, size),
             )
-            return [_decode_record(body) for (body,) in rows]
+            return [_decode_record(body) for (body,) in found]
 
         return await self._database.read(work)
 
     async def not_done(self) -> list[OperationRecord]:
-        """Of all owners, oldest first."""
+        """Of all owners, oldest first, each with its order whole."""
 
         def work(connection: sqlite3.Connection) -> list[OperationRecord]:
-            rows = connection.execute(
-                f"SELECT body FROM operations WHERE state NOT IN ({', '.join('?' * len(_done))}) "
-                "ORDER BY operation_id",
+            found = connection.execute(
+                "SELECT operations.body, operation_orders.body FROM operations "
+                "LEFT JOIN operation_orders USING (owner, operation_id) "
+                f"WHERE state NOT IN ({', '.join('?' * len(_done))}) ORDER BY operation_id",
                 _done,
             )
-            return [_decode_record(body) for (body,) in rows]
+            return [_whole(body, order) for body, order in found]
 
         return await self._database.read(work)
 
@@ -163,7 +166,14 @@ class OperationStore:
         return await self._database.write(work)
 
 
+def _whole(body: bytes, order: bytes | None) -> OperationRecord:
+    record = _decode_record(body)
+    return record if order is None else replace(record, order=_decode_order.decode(order))
+
+
 def _put(connection: sqlite3.Connection, record: OperationRecord) -> None:
+    """A record changes with every step of its work; samples do not, and are written once."""
+    told = record.without_samples()
     connection.execute(
         "INSERT INTO operations (owner, operation_id, kind, state, end_time, body) "
         "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (owner, operation_id) DO UPDATE SET "
@@ -174,9 +184,18 @@ def _put(connection: sqlite3.Connection, record: OperationRecord) -> None:
             record.kind,
             record.state,
             record.end_time,
-            _encode(record),
+            _encode(told),
         ),
     )
+    place = (record.owner, record.operation_id)
+    if record.is_done:
+        connection.execute(f"DELETE FROM operation_orders {_ONE}", place)
+    elif (
+        told is not record
+        and not connection.execute(f"SELECT 1 FROM operation_orders {_ONE}", place).fetchone()
+    ):
+        order = (*place, _encode(record.order))
+        connection.execute("INSERT INTO operation_orders VALUES (?, ?, ?)", order)
 
 
 def _add_events(

@@ -155,9 +155,16 @@ def made_by(
     """The session and turn an equal request made. Raises if another request bore its id."""
     if key is None:
         return None
+    row = find_request(connection, "requests", "session_id, turn_index", key)
+    return None if row is None else (row[0], row[1])
+
+
+def find_request(
+    connection: sqlite3.Connection, table: str, columns: str, key: RequestKey
+) -> tuple[Any, ...] | None:
+    """`columns` of an equal request that came before. Raises if another one bore its id."""
     row = connection.execute(
-        "SELECT digest, session_id, turn_index FROM requests "
-        "WHERE owner = ? AND method = ? AND request_id = ?",
+        f"SELECT digest, {columns} FROM {table} WHERE owner = ? AND method = ? AND request_id = ?",
         (key.owner, key.method, key.request_id),
     ).fetchone()
     if row is None:
@@ -166,7 +173,7 @@ def made_by(
         raise RequestIdReused(
             "this request_id came before with another request", request_id=key.request_id
         )
-    return row[1], row[2]
+    return tuple(row[1:])
 
 
 def remember(

@@ -4,7 +4,7 @@ import sqlite3
 
 from ixc_service.errors import StoreUnavailable
 
-VERSION = 3
+VERSION = 4
 
 # Index n holds what turns version n into n + 1.
 _STEPS = (
@@ -133,6 +133,17 @@ _STEPS = (
     -- Tells what this server's jobs have left in a models root from what others' have.
     CREATE TABLE store_identity (id TEXT NOT NULL) STRICT;
     INSERT INTO store_identity VALUES (lower(hex(randomblob(16))));
+    """,
+    """
+    -- What only the work of an operation needs, as long as it is not done: its order whole, where
+    -- the one in its record lacks the samples, which may be megabytes. Written once.
+    CREATE TABLE operation_orders (
+        owner        TEXT NOT NULL,
+        operation_id TEXT NOT NULL,
+        body         BLOB NOT NULL,
+        PRIMARY KEY (owner, operation_id),
+        FOREIGN KEY (owner, operation_id) REFERENCES operations ON DELETE CASCADE
+    ) STRICT;
     """,
 )
 

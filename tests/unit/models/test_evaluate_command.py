@@ -80,6 +80,10 @@ def test_no_server(capsys: Out) -> None:
         (["--count", "0"], "0 cases of colour; 1 to 65536 can be"),
         (["--seed", "-1"], "seed -1 of colour"),
         (["--concurrency", "0"], "--concurrency is 0; at least 1 is needed"),
+        (["--servers", "0"], "--servers is 0; at least 1 is needed"),
+        (["--servers", "2", "--target", "127.0.0.1:1"], "with --target there is one"),
+        (["--most-drop", "3"], "--most-drop needs --against"),
+        (["--against", "/nowhere.json"], "No such file"),
     ],
 )
 def test_wrong_usage(arguments: list[str], told: str, capsys: Out) -> None:

@@ -1,5 +1,6 @@
 """The evaluation counts right, notices what cannot see, and hides no error."""
 
+import asyncio
 import io
 import json
 import random
@@ -13,6 +14,9 @@ from rich.console import Console
 
 import ixc_client
 from ixc_client.testing import FakeServer
+from models.demo.evaluation import drawn_tasks
+from models.demo.evaluation.asking import SeveralAnswerers
+from models.demo.evaluation.beforehand import drawn_beforehand
 from models.demo.evaluation.case import FOLLOW_UP, RIGHT, Case, Question, Reply, Shown, Task
 from models.demo.evaluation.intervals import wilson
 from models.demo.evaluation.report import Failure, Report, Row, Subject
@@ -366,3 +370,70 @@ async def test_a_server_that_is_gone(client: tuple[FakeServer, ixc_client.AsyncC
     server.fail("UNAVAILABLE", method="Chat")
     with pytest.raises(ixc_client.ServerUnreachable):
         await evaluate(ixc, [task()], 1)
+
+
+class Slow:
+    """Answers when told to, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.asked_twice = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def answer(self, task: Task, shown: Shown, questions: Sequence[str]) -> list[Reply]:
+        self.asked.append(task.name)
+        if len(self.asked) == 2:
+            self.asked_twice.set()
+        await self.may_answer.wait()
+        return [Reply(text="red", is_complete=True, seconds=0.0) for _ in questions]
+
+
+async def test_several_servers_share_the_cases() -> None:
+    """Each new case goes to the one with the fewest under way."""
+    servers = [Slow(), Slow(), Slow()]
+    several = SeveralAnswerers(servers)
+    shown = case(1).shown
+    async with asyncio.TaskGroup() as group:
+        for _ in range(7):
+            group.create_task(several.answer(task(), shown, ["?"]))
+        await asyncio.sleep(0)
+        assert sorted(len(server.asked) for server in servers) == [2, 2, 3]
+        for server in servers:
+            server.may_answer.set()
+
+
+async def test_no_place_waits_for_a_straggler() -> None:
+    """The longest answers are begun first; where places are left, the next task has begun."""
+    server = Slow()
+    short = task(name="short", count=2)
+    long = task(name="long", count=1, max_output_tokens=512)
+    judging = asyncio.create_task(
+        judge(
+            server,
+            [short, long],
+            shuffle=False,
+            seed=0,
+            concurrency=2,
+            watch=lambda name, done, total: None,
+        )
+    )
+    await server.asked_twice.wait()
+    assert server.asked == ["long", "short"]
+    server.may_answer.set()
+    rows, _ = await judging
+    assert [row.task for row in rows] == ["short", "long"]
+
+
+def test_drawn_beforehand() -> None:
+    """By other processes: the same cases, which judge the same."""
+    tasks = drawn_tasks(3, names=["colour", "count"])
+    for plain, drawn in zip(tasks, drawn_beforehand(tasks, 1, processes=1), strict=True):
+        for seed in plain.seeds_of(1):
+            expected, found = plain.make(seed), drawn.make(seed)
+            assert found.shown == expected.shown
+            for question, other in zip(expected.questions, found.questions, strict=True):
+                reply = Reply(text=question.expected, is_complete=True, seconds=0.0)
+                assert (question.text, question.expected) == (other.text, other.expected)
+                assert (question.judge is None) == (other.judge is None)
+                if question.judge is not None and other.judge is not None:
+                    assert question.judge(reply) == other.judge(reply)

@@ -17,11 +17,14 @@ from ixc_runtime.errors import (
     CheckpointInvalid,
     CheckpointUnsupported,
     FieldInvalid,
+    QualityTooLow,
     RuntimeFault,
 )
+from ixc_runtime.jobs.messages import MergeWork
+from ixc_runtime.jobs.verdict import require_agreement
 from ixc_runtime.model.loader import load_model
 from ixc_runtime.weights import MergeSettings
-from ixc_runtime.weights.figures import AgreementFigures
+from ixc_runtime.weights.figures import AGREEMENT_LIMITS, AgreementFigures
 from ixc_runtime.weights.merge import merge
 from ixc_runtime.weights.quality import check_merged_over
 from ixc_runtime.weights.source import Source
@@ -131,16 +134,17 @@ def test_merged_answers_as_the_adapter_does(
     assert figures.dtype == (written or stored)
     assert figures.image is not None
     for part in (figures.text, figures.image):
-        assert part.relative_difference < figures.limit
+        assert part.relative_difference < AGREEMENT_LIMITS[figures.dtype]
     if figures.dtype == "float32":
-        assert figures.agrees
+        require_agreement(figures, MergeWork(task=task))
 
 
 def test_another_task_than_was_merged(tmp_path: Path) -> None:
     """The comparison tells web from write."""
     figures = agreement(tmp_path, TinyModel(), MergeSettings(task="web"), task="write")
-    assert not figures.agrees
-    assert figures.text.relative_difference > 10 * figures.limit
+    with pytest.raises(QualityTooLow):
+        require_agreement(figures, MergeWork(task="write"))
+    assert figures.text.relative_difference > 10 * AGREEMENT_LIMITS[figures.dtype]
 
 
 def test_a_shard_is_no_larger_than_allowed(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ixc_runtime.config import load_config
 from ixc_runtime.errors import CheckpointError, CheckpointMissing, CheckpointUnsupported
+from ixc_runtime.jobs.messages import MergeWork
+from ixc_runtime.jobs.verdict import require_agreement
 from ixc_runtime.model.loader import load_model
 from ixc_runtime.weights import MergeSettings
 from ixc_runtime.weights.merge import merge
@@ -137,7 +139,7 @@ def test_at_run_time_as_merged(tmp_path: Path, linears: tuple[str, ...]) -> None
     figures = check_merged_over(
         tiny_passages(), Source(source), Source(output.folder), settings, Notes()
     )
-    assert figures.agrees
+    require_agreement(figures, MergeWork())
 
 
 def test_added_to_a_running_model(tmp_path: Path) -> None:

@@ -137,7 +137,8 @@ def test_from_folder_to_figures(tmp_path: Path) -> None:
     settings = MergeSettings(task="web")
     merge(source, merged, settings, Notes())
     agreement = check_merged(source, merged.folder, settings, Notes())
-    assert agreement.agrees and agreement.image is not None
+    require_agreement(agreement, MergeWork(task="web"))
+    assert agreement.image is not None
     notes = Notes()
     summary = quantize(source, quantised, QuantizeSettings(group_size=64), notes)
     assert summary.calibration_text_tokens > 1000 and summary.calibration_image_tokens > 100

@@ -38,28 +38,39 @@ def round_with_feedback(weight: Tensor, rounded: RoundedLinear, gram: Tensor) ->
 
 
 def _in_order(weight: Tensor, rounded: RoundedLinear, gram: Tensor, order: Tensor) -> Tensor:
-    """The levels of a weight whose columns, like those of `gram`, are in order already."""
+    """The levels of a weight whose columns, like those of `gram`, are in order already.
+
+    A few operations a column, and nothing else: on a GPU it is their number that takes the time.
+    """
     group_size = rounded.q.shape[-1]
     groups = order // group_size
-    # Columns as rows from here on: each is read and written by itself.
+    # Columns as rows from here on: each is read and written by itself. Levels count from the zero
+    # point, so that each times its scale is the weight that it stands for.
     scales = rounded.scales.to(torch.float32).squeeze(-1).t()[groups]
     zeros = rounded.zeros.squeeze(-1).t()[groups]
+    lowest, highest = -zeros, LEVELS - zeros
     left = weight.t().contiguous()
     levels = torch.empty_like(left)
     factor = _factor(gram)
+    factor /= factor.diagonal().unsqueeze(-1).clone()  # each row by what its own column weighs
     for first in range(0, len(left), _BLOCK):
         last = min(first + _BLOCK, len(left))
-        errors = torch.empty_like(left[first:last])
-        for column in range(first, last):
-            level = (left[column] / scales[column]).round_().add_(zeros[column])
-            level.clamp_(0, LEVELS)
-            levels[column] = level
-            error = left[column] - (level - zeros[column]) * scales[column]
-            error /= factor[column, column]
-            left[column + 1 : last].addr_(factor[column, column + 1 : last], error, alpha=-1)
-            errors[column - first] = error
-        left[last:].addmm_(factor[first:last, last:].t(), errors, alpha=-1)
-    return levels.t()
+        block = slice(first, last)
+        among, after = factor[block, block], factor[block, last:]
+        errors = torch.empty_like(left[block])
+        columns = zip(
+            *(part[block].unbind() for part in (left, scales, lowest, highest, levels)),
+            errors.unbind(),
+            strict=True,
+        )
+        for number, (column, scale, low, high, level, error) in enumerate(columns, start=1):
+            torch.div(column, scale, out=level)
+            torch.clamp(level.round_(), low, high, out=level)
+            torch.addcmul(column, level, scale, value=-1, out=error)
+            if first + number < last:
+                left[first + number : last].addr_(among[number - 1, number:], error, alpha=-1)
+        left[last:].addmm_(after.t(), errors, alpha=-1)
+    return levels.add_(zeros).t()
 
 
 def _factor(gram: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ from ixc_runtime.weights.settings import QuantizeMethod, QuantizeSettings
 from ixc_runtime.weights.sharding import index_document
 from ixc_runtime.weights.source import Source, cast, require_finite
 from ixc_runtime.weights.walk import Passage, Walk
+from ixc_runtime.weights.writing import ShardWriter
 
 
 def quantize(
@@ -73,30 +74,31 @@ def quantize_over(
     report.stage("layers", index=0, count=2)
     layers = _Layers(model, settings, passages, report)
     errors: list[float] = []
-    for index, shard in enumerate(shards[:num_layers]):
-        if not finished[index]:
-            tensors = layers.quantized(index)
-            errors += layers.errors
-            output.write_shard(
-                shard.file, {each.name: tensors[each.name].cpu() for each in shard.tensors}
-            )
-        else:
-            report.log(f"{shard.file} was finished by an earlier run")
-            if not all(finished[index:num_layers]):
-                layers.pass_by(index)  # for the rows that later layers see
-        report.item(f"model.layers.{index}", done=index + 1, total=num_layers)
-    report.stage("rest", index=1, count=2)
-    rest = shards[num_layers:]
-    for number, shard in enumerate(rest):
-        if not finished[num_layers + number]:
-            output.write_shard(
-                shard.file,
-                {
-                    each.name: cast(each.name, model.read(each.name), each.dtype)
-                    for each in shard.tensors
-                },
-            )
-        report.item(shard.file, done=number + 1, total=len(rest))
+    with ShardWriter(output) as writer:
+        for index, shard in enumerate(shards[:num_layers]):
+            if not finished[index]:
+                tensors = layers.quantized(index)
+                errors += layers.errors
+                writer.write(
+                    shard.file, {each.name: tensors[each.name].cpu() for each in shard.tensors}
+                )
+            else:
+                report.log(f"{shard.file} was finished by an earlier run")
+                if not all(finished[index:num_layers]):
+                    layers.pass_by(index)  # for the rows that later layers see
+            report.item(f"model.layers.{index}", done=index + 1, total=num_layers)
+        report.stage("rest", index=1, count=2)
+        rest = shards[num_layers:]
+        for number, shard in enumerate(rest):
+            if not finished[num_layers + number]:
+                writer.write(
+                    shard.file,
+                    {
+                        each.name: cast(each.name, model.read(each.name), each.dtype)
+                        for each in shard.tensors
+                    },
+                )
+            report.item(shard.file, done=number + 1, total=len(rest))
     config = {"torch_dtype": settings.dtype, "quantization_config": quantization_document(settings)}
     model.write_companions(output, config=config, settings={})
     output.write_json(INDEX_NAME, index_document(shards))
