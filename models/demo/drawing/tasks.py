@@ -4,7 +4,7 @@ Where the picture that came out does not settle the task's question, another is 
 same stream of chance, so a seed still says everything.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 
 from models.demo.drawing.asking import Asked
@@ -81,9 +81,9 @@ def draw(task: str, seed: int) -> Example:
     return drawer(Random(f"{task}:{seed}"))
 
 
-def draw_mixed(seed: int) -> Example:
+def draw_mixed(seed: int, mix: Mapping[str, float] = MIX) -> Example:
     """An example of a task drawn by the mix's weights."""
-    task = Random(f"mix:{seed}").choices(tuple(MIX), tuple(MIX.values()))[0]
+    task = Random(f"mix:{seed}").choices(tuple(mix), tuple(mix.values()))[0]
     return draw(task, seed)
 
 

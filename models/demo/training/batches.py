@@ -7,6 +7,7 @@ What the model will see when served is what it is trained on: ids come from the 
 tiles from its `transform_image`, strips from its `draw_strip`. Only the pad is ours.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from ixc_runtime.media.strip import draw_strip, transform_strip
 from ixc_runtime.media.transform import resample_and_pad, to_rgb
 from ixc_runtime.media.video import StripPlan, plan_strip
 from models.demo.drawing.marks import Mark
-from models.demo.training.lessons import CATEGORIES, Labels, label_maps
+from models.demo.training.lessons import LABELS, Labels, label_maps
 from models.demo.training.model import Canvases, ImageInputs
 from models.demo.training.sizes import TOWER
 
@@ -31,6 +32,7 @@ SIDE = TOWER.grid // 2
 MERGED = SIDE * SIDE  # features of one map
 HD_NUM_SINGLE, HD_NUM_SEVERAL = 4, 1
 IGNORED = -100
+STRESS = 4.0  # how much more a stressed token counts than the sentence around it
 
 START, END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 
@@ -55,24 +57,30 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """`labels` is IGNORED wherever nothing is learnt. A picture's place holds -1 in `ids`."""
+    """`labels` is IGNORED wherever nothing is learnt. A picture's place holds -1 in `ids`.
+
+    `stressed`: places of the tokens in which a right answer differs from a wrong one.
+    """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
     pictures: tuple[Picture, ...]
     task: str
+    stressed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """`positions` are the flattened rows whose next id is learnt, `targets` those ids.
+    """`positions` are the flattened rows whose next id is learnt, `targets` those ids, `weights`
+    how much each counts.
 
-    `cells` (M * 64, categories) and `letters` (M * 256): what the pictures' M maps show.
+    `cells` (M * 64, LABELS) and `letters` (M * 256): what the pictures' M maps show.
     """
 
     token_ids: Tensor
     positions: Tensor
     targets: Tensor
+    weights: Tensor
     image: ImageInputs | None
     cells: Tensor
     letters: Tensor
@@ -87,6 +95,7 @@ class Batch:
             token_ids=move(self.token_ids),
             positions=move(self.positions),
             targets=move(self.targets),
+            weights=move(self.weights),
             image=image
             and ImageInputs(
                 tiles=move(image.tiles),
@@ -155,15 +164,17 @@ def collate(samples: Sequence[Sample], length: int, pad_id: int) -> Batch:
     """Right-padded to `length`. Raises ValueError for a sample that is longer."""
     ids = np.full((len(samples), length), pad_id, np.int64)
     labels = np.full((len(samples), length), IGNORED, np.int64)
+    weights = np.ones((len(samples), length), np.float32)
     tiles: list[np.ndarray[Any, Any]] = []
     for row, sample in enumerate(samples):
         if len(sample.ids) > length:
             raise ValueError(f"a sample of {len(sample.ids)} tokens does not fit {length}")
         ids[row, : len(sample.ids)] = sample.ids
         labels[row, : len(sample.labels)] = sample.labels
+        weights[row, list(sample.stressed)] = STRESS
         tiles += [picture.tiles for picture in sample.pictures]
     image = None
-    cells, letters = np.zeros((0, len(CATEGORIES))), np.zeros(0)
+    cells, letters = np.zeros((0, LABELS)), np.zeros(0)
     if tiles:
         pictures = [picture for sample in samples for picture in sample.pictures]
         canvases, sources, viewed = _arrange(pictures)
@@ -184,8 +195,9 @@ def collate(samples: Sequence[Sample], length: int, pad_id: int) -> Batch:
         token_ids=torch.from_numpy(np.maximum(ids, 0)),
         positions=torch.from_numpy(rows * length + columns),
         targets=torch.from_numpy(labels[:, 1:][learnt]),
+        weights=torch.from_numpy(weights[:, 1:][learnt]),
         image=image,
-        cells=torch.from_numpy(cells.reshape(-1, len(CATEGORIES)).astype(np.int64)),
+        cells=torch.from_numpy(cells.reshape(-1, LABELS).astype(np.int64)),
         letters=torch.from_numpy(letters.reshape(-1).astype(np.int64)),
         tasks=tuple(sample.task for sample in samples),
     )
@@ -274,10 +286,15 @@ class Framer:
         *,
         task: str = "",
         system: str | None = None,
+        decisive: Sequence[Sequence[str]] = (),
     ) -> Sample:
-        """A conversation about the pictures of its first turn; the answers are learnt."""
+        """A conversation about the pictures of its first turn; the answers are learnt.
+
+        `decisive`: for each turn phrases of its answer; the first that occurs is stressed.
+        """
         ids: list[int] = []
         labels: list[int] = []
+        stressed: list[int] = []
 
         def add(tokens: Sequence[int], *, learnt: bool = False) -> None:
             ids.extend(tokens)
@@ -297,9 +314,30 @@ class Framer:
                     text = "; "
             add(self.encode(text + question))
             add([self.end, *self.encode("\n"), self.start, *self.encode("assistant\n")])
+            if index < len(decisive):
+                stressed += [len(ids) + place for place in self._places(answer, decisive[index])]
             add([*self.encode(answer), self.end], learnt=True)
             add(self.encode("\n"))
-        return Sample(ids=tuple(ids), labels=tuple(labels), pictures=tuple(pictures), task=task)
+        return Sample(
+            ids=tuple(ids),
+            labels=tuple(labels),
+            pictures=tuple(pictures),
+            task=task,
+            stressed=tuple(stressed),
+        )
+
+    def _places(self, answer: str, phrases: Sequence[str]) -> list[int]:
+        """Which tokens of the answer hold the first of the phrases that occurs in it."""
+        for phrase in phrases:
+            found = re.search(rf"\b{re.escape(phrase)}", answer, re.IGNORECASE)
+            if found:
+                offsets = self._tokenizer.encode(answer, add_special_tokens=False).offsets
+                return [
+                    place
+                    for place, (begin, end) in enumerate(offsets)
+                    if begin < found.end() and end > found.start()
+                ]
+        return []
 
 
 def batches(

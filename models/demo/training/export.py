@@ -42,6 +42,23 @@ def export_adapters(model: DemoModel, names: tuple[str, ...], file: Path) -> Non
     _save(tensors, file)
 
 
+def save_whole(tensors: dict[str, Tensor], file: Path) -> None:
+    """So that whoever looks finds the whole file, the old or the new one."""
+    written = file.with_suffix(".new")
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(held, written, metadata={"format": "pt"})
+    written.replace(file)
+
+
+@torch.no_grad()
+def load_adapters(model: DemoModel, names: tuple[str, ...], file: Path) -> None:
+    """What `export_adapters` wrote."""
+    stored = load_file(file)
+    for name in names:
+        for key, tensor in _adapter(name, model.adapter(name)):
+            tensor.copy_(stored[key])
+
+
 def _vision(model: DemoModel) -> Named:
     projector = model.vision.projector
     yield from _tower(model.vision.tower)
@@ -60,7 +77,7 @@ def _save(tensors: dict[str, Tensor], file: Path) -> None:
             raise ValueError(f"{name} does not fit float16: {tensor.abs().max():.4g}")
         halves[name] = half
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(halves, file, metadata={"format": "pt"})
+    save_whole(halves, file)
 
 
 def _adapter(name: str, adapter: Adapter) -> Named:

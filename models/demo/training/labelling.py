@@ -10,8 +10,11 @@ from torch import Tensor
 from models.demo.drawing.layout import CELLS, LARGE, SMALL
 from models.demo.training.lessons import (
     CATEGORIES,
+    LABELS,
     LEAST_GLYPH_SHARE,
     LEAST_SHARE,
+    LONGEST_WORD,
+    NO_LETTER,
     NOTHING,
     PRINT,
     SIDE,
@@ -28,7 +31,7 @@ _KINDS = CATEGORIES["kind"]
 def label_stage(
     staged: Stage, words: WordAtlas, colour: Tensor, word_colour: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """int64 (N * 64, categories) and (N * 256,), from the colours of shapes and of words."""
+    """int64 (N * 64, LABELS) and (N * 256,), from the colours of shapes and of words."""
     boxes = torch.cat([_shape_boxes(staged), word_boxes(staged)], 1)
     said = torch.cat(
         [_said_of_shapes(staged, colour), _said_of_words(staged, words, word_colour)], 1
@@ -39,7 +42,7 @@ def label_stage(
     cells = torch.cat([torch.where(is_empty, nothing, cells[..., :1]), cells[..., 1:]], -1)
     glyphs, characters = glyph_boxes(staged, words)
     letters = _best(glyphs, characters[..., None], side=TOWER.grid, least=LEAST_GLYPH_SHARE)
-    return cells.reshape(-1, len(CATEGORIES)), letters.reshape(-1)
+    return cells.reshape(-1, LABELS), letters.reshape(-1)
 
 
 def _best(boxes: Tensor, said: Tensor, *, side: int, least: float) -> Tensor:
@@ -87,7 +90,7 @@ def glyph_boxes(staged: Stage, words: WordAtlas) -> tuple[Tensor, Tensor]:
 
 
 def _said_of_shapes(staged: Stage, colour: Tensor) -> Tensor:
-    """(N, shapes, categories)."""
+    """(N, shapes, LABELS)."""
     share = staged.radius / torch.minimum(staged.width, staged.height)[:, None]
     size = torch.where(share <= SMALL, CATEGORIES["size"].index("small"), UNSAID)
     size = torch.where(share >= LARGE, CATEGORIES["size"].index("large"), size)
@@ -103,15 +106,15 @@ def _said_of_shapes(staged: Stage, colour: Tensor) -> Tensor:
         "count": torch.where(is_whole, same.sum(-1) - 1, UNSAID),
         "word": torch.full_like(colour, UNSAID),
     }
-    return torch.stack([labels[category] for category in CATEGORIES], -1)
+    named = torch.stack([labels[category] for category in CATEGORIES], -1)
+    return torch.cat([named, named.new_full((*colour.shape, LONGEST_WORD), UNSAID)], -1)
 
 
 def _said_of_words(staged: Stage, words: WordAtlas, colour: Tensor) -> Tensor:
-    """(N, words, categories)."""
-    boxes = word_boxes(staged)
-    begins, ends = boxes[..., 0], boxes[..., 2]
+    """(N, words, LABELS)."""
+    begins, ends = torch.split(word_boxes(staged), 2, -1)
     seen = ends.clamp_max(TILE) - begins.clamp_min(0)
-    is_cut = seen < WHOLE_WORD * (ends - begins)
+    is_cut = (seen < WHOLE_WORD * (ends - begins)).any(-1)
     unsaid = torch.full_like(colour, UNSAID)
     place = _places(staged, staged.word_x, staged.word_y)
     labels = {
@@ -122,7 +125,10 @@ def _said_of_words(staged: Stage, words: WordAtlas, colour: Tensor) -> Tensor:
         "count": unsaid,
         "word": torch.where(is_cut, unsaid, words.words[staged.texture]),
     }
-    return torch.stack([labels[category] for category in CATEGORIES], -1)
+    named = torch.stack([labels[category] for category in CATEGORIES], -1)
+    letters = words.characters[staged.texture]
+    letters = torch.where(letters == UNSAID, NO_LETTER, letters)
+    return torch.cat([named, torch.where(is_cut[..., None], UNSAID, letters)], -1)
 
 
 def _places(staged: Stage, x: Tensor, y: Tensor) -> Tensor:

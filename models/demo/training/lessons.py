@@ -1,7 +1,12 @@
 """The tower's first lessons: what stands at every place of a picture, without a language model.
 
     marks ──label_maps──► for each map: what each of its 64 merged features shows (kind, colour,
-                          size, place, count, word), and which character each of its 256 patches
+                          size, place, count, word, its letters), and which character each of its
+                          256 patches
+
+A word is learnt whole and letter by letter. Letters are what makes it learnable at all: each of
+some thousand words is rare, but every word teaches all of its letters, and strings that are no
+words do too.
 
 Learnt in two ways at once. Plain classifiers on the tower's features, thrown away afterwards, teach
 it to see. And each projected row is drawn towards the sum of the language model's own embeddings
@@ -41,9 +46,13 @@ _INDEX = {
     category: {name: index for index, name in enumerate(names)}
     for category, names in CATEGORIES.items()
 }
+LONGEST_WORD = 8
+LABELS = len(CATEGORIES) + LONGEST_WORD  # the categories' names, then a word's letters in order
+NO_LETTER = len(CHARACTERS)  # behind a word's last
 LEAST_SHARE = 0.15  # of a feature's square that a mark must cover to be what it shows
 LEAST_GLYPH_SHARE = 0.3  # of a patch; letters are often narrower than one
-WHOLE_WORD = 0.97  # of its width must be seen for a word to be read
+WHOLE_WORD = 0.97  # of its width and of its height must be seen for a word to be read
+SPELLING_WEIGHT = 4.0  # a mean over eight letters, of which each is as hard as a category
 _NOTHING_WEIGHT = 0.15  # most of a picture is background
 
 Labels = np.ndarray[Any, np.dtype[np.int16]]
@@ -54,7 +63,7 @@ _Region = tuple[float, float, float, float]  # left, top, right, bottom in the c
 def label_maps(marks: Sequence[Mark] | None, plan: TilePlan) -> tuple[Labels, Labels]:
     """Of each tile, row by row, then of the global view if there are several tiles.
 
-    (maps, 64, categories) and (maps, 256). `marks` of None: nothing is known, nobody is asked.
+    (maps, 64, LABELS) and (maps, 256). `marks` of None: nothing is known, nobody is asked.
     """
     tile = TOWER.patch_size * TOWER.grid
     regions: list[_Region] = [
@@ -64,7 +73,7 @@ def label_maps(marks: Sequence[Mark] | None, plan: TilePlan) -> tuple[Labels, La
     ]
     if plan.num_tiles > 1:
         regions.append((0, 0, plan.canvas_width, plan.canvas_height))
-    cells = np.full((len(regions), SIDE * SIDE, len(CATEGORIES)), UNSAID, np.int16)
+    cells = np.full((len(regions), SIDE * SIDE, LABELS), UNSAID, np.int16)
     letters = np.full((len(regions), TOWER.grid**2), UNSAID, np.int16)
     if marks is None:
         return cells, letters
@@ -106,17 +115,29 @@ def _covered(
 
 def _labels(mark: Mark, plan: TilePlan, region: _Region, *, is_whole: bool) -> list[int]:
     """Where only a part of the picture is seen, nobody can tell places, counts or cut words."""
-    begins, ends = mark.box[0] * plan.width, mark.box[2] * plan.width
-    is_cut = min(ends, region[2]) - max(begins, region[0]) < WHOLE_WORD * (ends - begins)
+    is_cut = any(
+        min(ends, region[axis + 2]) - max(begins, region[axis]) < WHOLE_WORD * (ends - begins)
+        for axis, length in ((0, plan.width), (1, plan.height))
+        for begins, ends in [(mark.box[axis] * length, mark.box[axis + 2] * length)]
+    )
+    text = "" if is_cut else mark.text
     said = {
         "kind": mark.kind or PRINT,
         "colour": mark.colour,
         "size": mark.size if is_whole else "",
         "place": mark.place if is_whole else "",
         "count": COUNT_NAMES[mark.count] if is_whole and mark.count else "",
-        "word": "" if is_cut else mark.text,
+        "word": text,
     }
-    return [_INDEX[category].get(said[category], UNSAID) for category in CATEGORIES]
+    return [_INDEX[category].get(said[category], UNSAID) for category in CATEGORIES] + _spelt(text)
+
+
+def _spelt(text: str) -> list[int]:
+    """The letters of one word or number, and nothing behind them; lines are not spelt."""
+    if not 0 < len(text) <= LONGEST_WORD or not set(text) <= set(CHARACTERS):
+        return [UNSAID] * LONGEST_WORD
+    letters = [CHARACTERS.find(character) for character in text]
+    return letters + [NO_LETTER] * (LONGEST_WORD - len(text))
 
 
 class Lessons(nn.Module):
@@ -134,6 +155,7 @@ class Lessons(nn.Module):
             }
         )
         self.characters = nn.Linear(TOWER.hidden_size, len(CHARACTERS))
+        self.spelling = nn.Linear(TOWER.merged_size, LONGEST_WORD * (len(CHARACTERS) + 1))
         for category, rows in embeddings.items():
             self.register_buffer(f"embedding_{category}", rows, persistent=False)
 
@@ -142,8 +164,9 @@ class Lessons(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The classifiers' losses summed, and the share each has right.
 
-        maps (M, 256, channels), merged (M * 64, 4 * channels), cells (M * 64, categories),
-        letters (M * 256).
+        maps (M, 256, channels), merged (M * 64, 4 * channels), cells (M * 64, LABELS),
+        letters (M * 256). `letter` is a word's letter by its number, `character` what stands on a
+        patch.
         """
         weight = torch.ones(len(CATEGORIES["kind"]), device=maps.device)
         weight[0] = _NOTHING_WEIGHT
@@ -156,7 +179,10 @@ class Lessons(nn.Module):
                 total = total + loss
         logits = self.characters(maps.flatten(0, 1))
         loss, right["character"] = _judged(logits, letters)
-        return total + loss, right
+        total = total + loss
+        logits = self.spelling(merged).view(-1, len(CHARACTERS) + 1)
+        loss, right["letter"] = _judged(logits, cells[:, len(CATEGORIES) :].flatten())
+        return total + SPELLING_WEIGHT * loss, right
 
     def likening_loss(self, projected: Tensor, cells: Tensor) -> Tensor:
         """How far projected rows (M * 64, hidden) are from the words that hold there."""
@@ -187,13 +213,17 @@ def _judged(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> tup
 
 
 def word_embeddings(embedding: Tensor, encode: Any) -> dict[str, Tensor]:
-    """By category, the mean embedding of each name's tokens, as it stands within a sentence."""
+    """By category, the mean embedding of each name's tokens, as it stands within a sentence; of a
+    printed word, also as it stands within quotes, with no space before it.
+    """
 
-    def row(name: str) -> Tensor:
-        text = {NOTHING: _BACKGROUND_WORD, PRINT: " word"}.get(name, f" {name}")
-        return embedding[encode(text)].float().mean(0)
+    def row(*texts: str) -> Tensor:
+        return torch.stack([embedding[encode(text)].float().mean(0) for text in texts]).mean(0)
 
-    return {
-        category: torch.stack([row(name) for name in names])
-        for category, names in CATEGORIES.items()
-    }
+    def rows(category: str, names: tuple[str, ...]) -> Tensor:
+        if category == "word":
+            return torch.stack([row(f" {name}", name) for name in names])
+        special = {NOTHING: _BACKGROUND_WORD, PRINT: " word"}
+        return torch.stack([row(special.get(name, f" {name}")) for name in names])
+
+    return {category: rows(category, names) for category, names in CATEGORIES.items()}

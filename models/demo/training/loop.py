@@ -1,7 +1,8 @@
 """A training run under a budget of seconds: steps, schedule, checkpoints, a line every so often.
 
 Knows optimisation; what is trained, and on what, is told by whoever calls. A run can be continued:
-a checkpoint holds the parameters in float32, Adam's moments in bfloat16, and how far it was.
+a checkpoint holds the parameters in float32, the optimisers' moments in bfloat16, and how far it
+was. One is written every so often, and what is killed while it writes leaves the one before.
 """
 
 import json
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.demo.training.batches import Batch
+from models.demo.training.ranks import Ranks
 
 _PART_BYTES = 15_000_000  # checkpoints are cut into parts that are easy to move
 _UNTIMED_STEPS = 3
@@ -26,7 +28,11 @@ WARM_UP = 0.03  # of the run
 FINAL_RATE = 0.02  # of the highest
 
 Loss = Callable[[Batch], Tensor]
+Figures = Mapping[
+    str, tuple[float, float]
+]  # sums and what to divide them by; the same names always
 Named = dict[str, Tensor]
+ALONE = Ranks()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +51,16 @@ class Group:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """`total_seconds` is the whole run's length, over all its parts; this part ends at
-    `stop_seconds` of it. A step sums the gradients of `batches_per_step` batches.
+    `stop_seconds` of it. A step takes the mean gradient of `batches_per_step` batches of every
+    rank.
     """
 
     total_seconds: float
     stop_seconds: float
     batches_per_step: int
     log_every: int = 50
+    evaluate_every: float = 30.0
+    save_every: float = 40.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,21 +80,42 @@ def run(
     loss: Loss,
     *,
     checkpoint: Path,
-    evaluate: Callable[[], Mapping[str, float]] | None = None,
-    evaluate_every: float = 30.0,
+    evaluate: Callable[[], Figures] | None = None,
+    learn_of: Callable[[Mapping[str, float]], None] | None = None,
+    keep: Callable[[], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Progress:
-    """Train until `stop_seconds`, writing `checkpoint` at the end; goes on from an existing one.
+    """Train until `stop_seconds`; goes on from an existing checkpoint.
 
-    The clock starts after the first few steps: compiling their shapes is not training.
+    `evaluate` gives this rank's share of the figures, `learn_of` is told of all ranks' together,
+    and `keep` is called on the first rank behind every checkpoint. The clock starts after the
+    first few steps: compiling their shapes is not training.
     """
     parameters = [p for group in groups for module in group.modules for p in module.parameters()]
     device = parameters[0].device
     optimisers = _optimisers(groups, fused=device.type == "cuda")
     progress = load_checkpoint(checkpoint, groups, optimisers)
+    ranks.align(parameters)
     source = ahead(data, device)
     started, begun_at, waited, seen, taken = time.monotonic(), progress.seconds, 0.0, 0, 0
     losses: list[Tensor] = []
-    evaluated = time.monotonic()
+    evaluated = saved = progress.seconds
+
+    def report() -> None:
+        assert evaluate is not None
+        figures = _together(evaluate(), ranks)
+        if ranks.is_first:
+            print(_row(figures), flush=True)
+        if learn_of is not None:
+            learn_of(figures)
+
+    def save() -> None:
+        ranks.align(parameters)
+        if ranks.is_first:
+            save_checkpoint(checkpoint, groups, optimisers, progress)
+            if keep is not None:
+                keep()
+
     while progress.seconds < plan.stop_seconds:
         factor = _schedule(progress.seconds / plan.total_seconds)
         for optimiser in optimisers:
@@ -98,20 +128,21 @@ def run(
             value = loss(batch)
             (value / plan.batches_per_step).backward()  # type: ignore[no-untyped-call]
             losses.append(value.detach())
-            progress.samples += len(batch.tasks)
-            seen += len(batch.tasks)
+            progress.samples += len(batch.tasks) * ranks.count
+            seen += len(batch.tasks) * ranks.count
+        ranks.average_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         progress.steps += 1
-        progress.batches += plan.batches_per_step
+        progress.batches += plan.batches_per_step * ranks.count
         taken += 1
         if taken == _UNTIMED_STEPS:
             started, waited, seen = time.monotonic(), 0.0, 0
         if taken >= _UNTIMED_STEPS:
-            progress.seconds = begun_at + time.monotonic() - started
-        if progress.steps % plan.log_every == 0:
+            progress.seconds = ranks.agree(begun_at + time.monotonic() - started)
+        if progress.steps % plan.log_every == 0 and ranks.is_first:
             mean = torch.stack(losses).mean().item()
             elapsed = max(progress.seconds - begun_at, 1e-9)
             print(
@@ -120,13 +151,17 @@ def run(
                 f"waited {waited:.1f} s for data",
                 flush=True,
             )
+        if progress.steps % plan.log_every == 0:
             losses.clear()
-        if evaluate is not None and time.monotonic() - evaluated > evaluate_every:
-            print(_row(evaluate()), flush=True)
-            evaluated = time.monotonic()
+        if evaluate is not None and progress.seconds - evaluated > plan.evaluate_every:
+            report()
+            evaluated = progress.seconds
+        if progress.seconds - saved > plan.save_every:
+            save()
+            saved = progress.seconds
+    save()
     if evaluate is not None:
-        print(_row(evaluate()), flush=True)
-    save_checkpoint(checkpoint, groups, optimisers, progress)
+        report()
     return progress
 
 
@@ -173,7 +208,8 @@ def next_token_loss(model: nn.Module, hidden: Tensor, batch: Batch) -> Tensor:
     """Cross entropy at the learnt positions alone: the vocabulary is most of the arithmetic."""
     rows = hidden.flatten(0, 1)[batch.positions]
     logits: Tensor = model.logits(rows)  # type: ignore[operator]
-    return functional.cross_entropy(logits, batch.targets)
+    each = functional.cross_entropy(logits, batch.targets, reduction="none")
+    return (each * batch.weights).sum() / batch.weights.sum()
 
 
 def _schedule(done: float) -> float:
@@ -182,6 +218,13 @@ def _schedule(done: float) -> float:
         return max(done / WARM_UP, 0.01)
     along = min(1.0, (done - WARM_UP) / (1 - WARM_UP))
     return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * along))
+
+
+def _together(figures: Figures, ranks: Ranks) -> dict[str, float]:
+    """The figures of all ranks; not a number where none of them has any."""
+    sums = ranks.total([value for pair in figures.values() for value in pair])
+    pairs = zip(figures, sums[0::2], sums[1::2], strict=True)
+    return {name: value / count if count else math.nan for name, value, count in pairs}
 
 
 def _row(figures: Mapping[str, float]) -> str:
@@ -214,10 +257,16 @@ def save_checkpoint(
             held = 0
         parts[-1][name] = tensor.contiguous().cpu()
         held += tensor.nbytes
-    for number, part in enumerate(parts):
-        save_file(part, folder / f"part-{number}.safetensors")
+    names = [f"part-{progress.steps}-{number}.safetensors" for number in range(len(parts))]
+    for name, part in zip(names, parts, strict=True):
+        save_file(part, folder / name)
     document = {name: getattr(progress, name) for name in Progress.__slots__}
-    (folder / "progress.json").write_text(json.dumps(document), encoding="utf-8")
+    written = folder / "progress.new"
+    written.write_text(json.dumps({"parts": names, "progress": document}), encoding="utf-8")
+    written.replace(folder / "progress.json")  # from here on it is the checkpoint
+    for file in folder.glob("part-*.safetensors"):
+        if file.name not in names:
+            file.unlink()
 
 
 def load_checkpoint(
@@ -226,10 +275,11 @@ def load_checkpoint(
     """Parameters, and the moments of the optimisers. Nothing there: a run from its start."""
     if not (folder / "progress.json").is_file():
         return Progress()
+    document = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    progress = Progress(**document["progress"])
     tensors: Named = {}
-    for part in sorted(folder.glob("part-*.safetensors")):
-        tensors |= load_file(part)
-    progress = Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
+    for name in document["parts"]:
+        tensors |= load_file(folder / name)
     for index, parameter in enumerate(p for group in groups for p in _trained(group)):
         with torch.no_grad():
             parameter.copy_(tensors[f"{index}"])

@@ -5,8 +5,9 @@
                   └───────────label_stage──────────────────► what stands where
 
 The pictures are of the drawings' kind, with their outlines, fonts, colours and photographs, but
-simpler and a hundred times faster: a drawn one takes a millisecond of a processor. Every step is
-taken for all tiles together and never waits for the device, so painting runs ahead of training.
+simpler and a hundred times faster: a drawn one takes milliseconds of a processor. Here is chosen,
+for all tiles together, what everything looks like; `brushes` paints it. Nothing waits for the
+device, so painting runs ahead of training.
 """
 
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.demo.training import brushes
+from models.demo.training.brushes import Brush
 from models.demo.training.labelling import label_stage
 from models.demo.training.shading import contrast_to, inks, shades, stand_out, tones
 from models.demo.training.sprites import (
     OUTLINE_REACH,
-    WORD_HEIGHT,
-    WORD_WIDTH,
     outline_atlas,
     photograph_atlas,
     word_atlas,
@@ -31,12 +32,13 @@ _SIDE = int(TILE)
 _WORD_TEXTURES = 30_000
 _TONES = 4  # by 4 pieces of the ground, from whose mean colours everything must stand out
 _NOISY_SHARE, _BLURRED_SHARE, _EXPOSED_SHARE = 0.15, 0.3, 0.15
+_SOFTENED_AT_ONCE = 2000  # word textures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Painted:
     """tiles: uint8 (N, S, S, 3). Labels as `Lessons.seeing_loss` takes them: cells
-    (N * 64, categories), letters (N * 256,).
+    (N * 64, LABELS), letters (N * 256,).
     """
 
     tiles: Tensor
@@ -52,10 +54,11 @@ class Painter:
     ) -> None:
         self.outlines = outline_atlas(device)
         self.words = word_atlas(device, count=word_textures, seed=seed)
+        self._soft = torch.cat(
+            [_softened(part) for part in torch.split(self.words.coverage, _SOFTENED_AT_ONCE)]
+        )
         self._photographs = photograph_atlas(device, seed=seed)
         self._dice = Dice(device, seed)
-        middles = torch.arange(_SIDE, device=device) + 0.5
-        self._x, self._y = middles.view(1, 1, 1, -1), middles.view(1, 1, -1, 1)
 
     @torch.no_grad()
     def paint(self, count: int) -> Painted:
@@ -67,16 +70,18 @@ class Painter:
     @torch.no_grad()
     def paint_stage(self, staged: Stage) -> Painted:
         canvas = self._ground(staged)
-        pieces = functional.adaptive_avg_pool2d(canvas, _TONES).flatten(2).transpose(1, 2)
-        colour = self._paint_shapes(canvas, staged, pieces)
-        word_colour = self._paint_words(canvas, staged, pieces)
-        canvas = self._worn(canvas)
-        right, bottom = staged.left + staged.width, staged.top + staged.height
-        is_outside = (self._x > _each(right)) | (self._y > _each(bottom))
-        canvas.masked_fill_(is_outside, 1.0)
+        side = _SIDE // _TONES
+        pieces = canvas.view(-1, 3, _TONES, side, _TONES, side).mean((3, 5))
+        pieces = pieces.flatten(2).transpose(1, 2)
+        canvas, colour = self._paint_shapes(canvas, staged, pieces)
+        canvas, word_colour = self._paint_words(canvas, staged, pieces)
+        tiles = self._worn(canvas, staged)
         cells, letters = label_stage(staged, self.words, colour, word_colour)
-        tiles = canvas.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
-        return Painted(tiles=tiles.permute(0, 2, 3, 1).contiguous(), cells=cells, letters=letters)
+        return Painted(tiles=tiles, cells=cells, letters=letters)
+
+    def _brush(self, brush: Brush) -> Brush:
+        """Compiled where many tiles are painted."""
+        return brushes.compiled(brush) if self._dice.device.type == "cuda" else brush
 
     def _ground(self, staged: Stage) -> Tensor:
         """(N, 3, S, S): plain or a gradient, perhaps with stripes, noise or a photograph on it."""
@@ -91,13 +96,11 @@ class Painter:
         other = torch.where(is_even, one, other)
         third = torch.where(dice.chance(0.5, count, 1), one, other)
         corners = torch.stack([one, one, third, other], -1).view(count, 3, 2, 2)
-        canvas = functional.interpolate(
-            corners, (_SIDE, _SIDE), mode="bilinear", align_corners=True
-        )
-
-        line = 1.0 - one.mean(-1, keepdim=True).round()  # black on light, white on dark
+        # Black on light, white on dark.
+        line = (1.0 - one.mean(-1, keepdim=True).round()).expand(-1, 3)
         weight = dice.uniform(0.07, 0.2, count) * staged.is_striped
-        canvas.lerp_(line[..., None, None], self._stripes(count) * _each(weight))
+        lay_ground = self._brush(brushes.lay_ground)
+        canvas = lay_ground(corners, line, weight, self._stripes(count), _SIDE)
 
         last = len(self._photographs) - 1
         number = torch.where(staged.is_grainy, last - dice.below(2, count),
@@ -105,34 +108,28 @@ class Painter:
         scale = torch.where(staged.is_grainy, dice.uniform(0.1, 0.8, count),
                             dice.uniform(0.25, 0.9, count))  # fmt: skip
         flip = torch.where(dice.chance(0.3, count), -1.0, 1.0)
-        zero = torch.zeros_like(scale)
         moved = (1 - scale)[:, None] * dice.uniform(-1, 1, count, 2)
-        theta = torch.stack([scale * flip, zero, moved[:, 0], zero, scale, moved[:, 1]], -1)
-        grid = functional.affine_grid(theta.view(-1, 2, 3), list(canvas.shape), align_corners=False)
-        texture = self._photographs[number].float().div_(255)
-        seen = functional.grid_sample(texture, grid, padding_mode="border", align_corners=False)
+        place = torch.stack([scale * flip, scale, moved[:, 0], moved[:, 1]], -1)
         photograph = dice.uniform(0.28, 0.7, count) * staged.is_photograph
         grain = dice.uniform(0.06, 0.18, count) * staged.is_grainy
-        return canvas.lerp_(seen, _each(photograph + grain))
+        lay_photographs = self._brush(brushes.lay_photographs)
+        laid: Tensor = lay_photographs(canvas, self._photographs, number, place, photograph + grain)
+        return laid
 
     def _stripes(self, count: int) -> Tensor:
-        """(N, 1, S, S) of 0 and 1: lines in one direction or two."""
+        """(N, 6): lines in one direction or two, as `lay_ground` takes them."""
         dice = self._dice
         angle = dice.uniform(-1.2, 1.2, count) * dice.chance(0.5, count)
         angle = angle + torch.pi / 2 * dice.below(2, count)
         step = dice.uniform(10, 45, count)
-        thickness = _each(dice.uniform(0.1, 0.5, count))
-        phase = dice.share(count)
-
-        def lines(angle: Tensor) -> Tensor:
-            along = self._x * _each(angle.cos() / step) + self._y * _each(angle.sin() / step)
-            return ((along + _each(phase)) % 1.0) < thickness
-
+        thickness = dice.uniform(0.1, 0.5, count)
         is_grid = dice.chance(0.4, count)
-        return (lines(angle) | (lines(angle + torch.pi / 2) & _each(is_grid))).float()
+        across, down = angle.cos() / step, angle.sin() / step
+        lines = [across, down, -down * is_grid, across * is_grid, thickness, dice.share(count)]
+        return torch.stack(lines, -1)
 
-    def _paint_shapes(self, canvas: Tensor, staged: Stage, behind: Tensor) -> Tensor:
-        """In place; returns the colours' names (N, 8)."""
+    def _paint_shapes(self, canvas: Tensor, staged: Stage, behind: Tensor) -> tuple[Tensor, Tensor]:
+        """The canvas with them, and their colours' names (N, 8)."""
         dice, count = self._dice, staged.count
         offered, names, needs_rim = stand_out(dice, behind, SHAPES)
         slots = torch.arange(SHAPES, device=dice.device)
@@ -152,57 +149,25 @@ class Painter:
         line = rim + (0.16 * staged.radius).clamp_min(3.2) * is_hollow
         shaded = dice.uniform(-0.16, 0.16, count, SHAPES) * is_shaded
         edges = torch.where(has_rim[..., None], contrast_to(colours), colours)
+        cos, sin = staged.angle.cos(), staged.angle.sin()
+        where = torch.stack([staged.x, staged.y, staged.radius, cos, sin], -1)
+        look = torch.stack([line, is_hollow.float(), shaded], -1)
+        paint_shape = self._brush(brushes.paint_shape)
         for slot in range(SHAPES):
-            distance = self._distance(staged, slot)
-            fill = (0.5 - distance).clamp_(0, 1)
-            inner = (0.5 - distance - _each(line[:, slot])).clamp_(0, 1)
-            hollow = _each(is_hollow[:, slot].float())
-            # Lighter above than below, or the reverse, by so little that the colour keeps its name.
-            radius = _each(staged.radius[:, slot].clamp_min(1))
-            along = ((self._y - _each(staged.y[:, slot])) / (2 * radius) + 0.5).clamp_(0, 1)
-            share = _each(shaded[:, slot])
-            lighter, darker = share.clamp_min(0) * (1 - along), (-share).clamp_min(0) * along
-            colour = colours[:, slot, :, None, None]
-            colour = (colour + (1 - colour) * lighter) * (1 - darker)
-            canvas.lerp_(edges[:, slot, :, None, None], fill - hollow * inner)
-            canvas.lerp_(colour, inner * (1 - hollow))
-        return names
+            canvas = paint_shape(
+                canvas,
+                self.outlines.distances,
+                OUTLINE_REACH,
+                outline=staged.outline[:, slot].contiguous(),
+                where=where[:, slot].contiguous(),
+                look=look[:, slot].contiguous(),
+                edge=edges[:, slot].contiguous(),
+                fill=colours[:, slot].contiguous(),
+            )
+        return canvas, names
 
-    def _distance(self, staged: Stage, slot: int) -> Tensor:
-        """(N, 1, S, S): pixels from the shape's edge, negative inside."""
-        radius = staged.radius[:, slot].clamp_min(1e-3)
-        cos, sin = staged.angle[:, slot].cos(), staged.angle[:, slot].sin()
-        grid = self._grid(staged.x[:, slot], staged.y[:, slot],
-                          (cos, sin), 1 / (radius * OUTLINE_REACH), 1 / (radius * OUTLINE_REACH),
-                          0.0, 0.0)  # fmt: skip
-        texture = self.outlines.distances[staged.outline[:, slot]][:, None]
-        distance = functional.grid_sample(texture, grid, padding_mode="border", align_corners=False)
-        # Where there is none, everything is far outside.
-        return distance * _each(radius) + _each(10.0 * (staged.radius[:, slot] == 0))
-
-    def _grid(  # noqa: PLR0917
-        self, x: Tensor, y: Tensor, turn: tuple[Tensor, Tensor], wide: Tensor, high: Tensor,
-        across: Tensor | float, down: Tensor | float,
-    ) -> Tensor:  # fmt: skip
-        """Where each pixel lies on a texture (-1 to 1), whose point (across, down) is at (x, y),
-        turned by an angle of this cosine and sine; `wide` and `high` of it to a pixel.
-        """
-        cos, sin = turn
-        half = TILE / 2
-        moved_x, moved_y = half - x, half - y
-        middle_across = across + (cos * moved_x + sin * moved_y) * wide
-        middle_down = down + (cos * moved_y - sin * moved_x) * high
-        theta = torch.stack(
-            [
-                half * cos * wide, half * sin * wide, middle_across,
-                -half * sin * high, half * cos * high, middle_down,
-            ],
-            -1,
-        ).view(-1, 2, 3)  # fmt: skip
-        return functional.affine_grid(theta, [len(x), 1, _SIDE, _SIDE], align_corners=False)
-
-    def _paint_words(self, canvas: Tensor, staged: Stage, ground: Tensor) -> Tensor:
-        """Signs and letters, in place; returns the letters' colours' names (N, 3)."""
+    def _paint_words(self, canvas: Tensor, staged: Stage, ground: Tensor) -> tuple[Tensor, Tensor]:
+        """The canvas with signs and letters, and the letters' colours' names (N, 3)."""
         dice, count = self._dice, staged.count
         has_sign = staged.sign_half[..., 0] > 0
         fills, _, _ = stand_out(dice, ground, WORDS)
@@ -213,68 +178,53 @@ class Painter:
         power = torch.where(staged.is_oval, 2.0, power)
         border = dice.uniform(1, 2.5, count, WORDS) * dice.chance(0.4, count, WORDS)
         needs_halo = staged.is_photograph[:, None] & ~has_sign
+        where = torch.stack([staged.word_x, staged.word_y, *staged.sign_half.unbind(-1), power], -1)
+        edges, contrasts = contrast_to(fills), contrast_to(colours)
+        paint_sign = self._brush(brushes.paint_sign)
+        set_letters = self._brush(brushes.set_letters)
         for slot in range(WORDS):
-            distance = self._sign(staged, slot, power[:, slot])
-            seen = _each(has_sign[:, slot].float())
-            fill = fills[:, slot, :, None, None]
-            edge = contrast_to(fills[:, slot])[..., None, None]
-            canvas.lerp_(edge, (0.5 - distance).clamp_(0, 1) * seen)
-            canvas.lerp_(fill, (0.5 - distance - _each(border[:, slot])).clamp_(0, 1) * seen)
-            mask = self.letters(staged, slot)
-            # A halo keeps letters legible where a photograph happens to have their brightness.
-            halo = functional.max_pool2d(mask, 3, 1, 1).mul_(2).clamp_(0, 1)
-            contrast = contrast_to(colours[:, slot])[..., None, None]
-            canvas.lerp_(contrast, halo * _each(needs_halo[:, slot].float()))
-            canvas.lerp_(colours[:, slot, :, None, None], mask)
-        return names
-
-    def _sign(self, staged: Stage, slot: int, power: Tensor) -> Tensor:
-        """About how many pixels from the edge of an oval or of a box with rounder corners."""
-        half = staged.sign_half[:, slot].clamp_min(1)
-        across = ((self._x - _each(staged.word_x[:, slot])) / _each(half[:, 0])).abs()
-        down = ((self._y - _each(staged.word_y[:, slot])) / _each(half[:, 1])).abs()
-        exponent = _each(power)
-        across, down = across.clamp(1e-3, 4), down.clamp(1e-3, 4)
-        ring = (across**exponent + down**exponent) ** (1 / exponent)
-        # Over its slope: a wide sign's ring grows slowly along it, and its border is to be even.
-        steep_x = (across / ring) ** (exponent - 1) / _each(half[:, 0])
-        steep_y = (down / ring) ** (exponent - 1) / _each(half[:, 1])
-        return (ring - 1) / torch.hypot(steep_x, steep_y)
+            canvas = paint_sign(
+                canvas, where[:, slot].contiguous(), border[:, slot].contiguous(),
+                edges[:, slot].contiguous(), fills[:, slot].contiguous(),
+            )  # fmt: skip
+            canvas = set_letters(
+                canvas, self.letters(staged, slot), colours[:, slot].contiguous(),
+                contrasts[:, slot].contiguous(), needs_halo[:, slot].float(),
+            )  # fmt: skip
+        return canvas, names
 
     def letters(self, staged: Stage, slot: int) -> Tensor:
-        """(N, 1, S, S): how much of every pixel the word covers."""
-        number, scale = staged.texture[:, slot], staged.scale[:, slot]
-        texture = self.words.coverage[number][:, None].float().div_(255)
-        # Each texel's neighbours count where a pixel is larger than one.
-        wide = functional.avg_pool2d(texture, 3, 1, 1)
-        texture = torch.lerp(texture, wide, _each((1.4 - 1.4 * scale).clamp(0, 1)))
-        middle = self.words.sizes[number] / 2
-        per_pixel = 1 / scale.clamp_min(1e-3)
+        """(N, S, S): how much of every pixel the word covers."""
+        texture, angle = staged.texture[:, slot].contiguous(), staged.word_angle[:, slot]
         # Angles go against the clock, as Pillow's do, and y goes down.
-        cos, sin = staged.word_angle[:, slot].cos(), -staged.word_angle[:, slot].sin()
-        grid = self._grid(staged.word_x[:, slot], staged.word_y[:, slot], (cos, sin),
-                          2 / WORD_WIDTH * per_pixel, 2 / WORD_HEIGHT * per_pixel,
-                          2 / WORD_WIDTH * middle[:, 0] - 1,
-                          2 / WORD_HEIGHT * middle[:, 1] - 1)  # fmt: skip
-        mask = functional.grid_sample(texture, grid, align_corners=False)
-        # Enlarged letters keep sharp edges.
-        gain = _each(scale.clamp_min(1))
-        return (mask - 0.5).mul_(gain).add_(0.5).clamp_(0, 1) * _each((scale > 0).float())
+        x, y, scale = staged.word_x[:, slot], staged.word_y[:, slot], staged.scale[:, slot]
+        where = torch.stack([x, y, scale, angle.cos(), -angle.sin()], -1)
+        cover_letters = self._brush(brushes.cover_letters)
+        mask: Tensor = cover_letters(
+            self.words.coverage,
+            self._soft,
+            texture=texture,
+            sizes=self.words.sizes[texture],
+            where=where,
+            side=_SIDE,
+        )
+        return mask
 
-    def _worn(self, canvas: Tensor) -> Tensor:
+    def _worn(self, canvas: Tensor, staged: Stage) -> Tensor:
         """Noise, blur and another exposure, each on some tiles and slight."""
         dice, count = self._dice, len(canvas)
         softness = dice.uniform(0.2, 1, count) * dice.chance(_BLURRED_SHARE, count)
-        soft = functional.avg_pool2d(canvas, 3, 1, 1, count_include_pad=False)
-        canvas.lerp_(soft, _each(softness))
         is_exposed = dice.chance(_EXPOSED_SHARE, count)
         gain = torch.where(is_exposed, dice.uniform(0.88, 1.1, count), 1.0)
         lift = dice.uniform(-0.03, 0.04, count) * is_exposed
         strength = dice.uniform(0.02, 0.1, count) * dice.chance(_NOISY_SHARE, count)
-        noise = dice.uniform(-0.5, 0.5, *canvas.shape).mul_(_each(strength)).add_(_each(lift))
-        return noise.addcmul_(canvas, _each(gain)).clamp_(0, 1)
+        how = torch.stack([softness, gain, lift, strength], -1)
+        ends = torch.stack([staged.left + staged.width, staged.top + staged.height], -1)
+        tiles: Tensor = self._brush(brushes.wear)(canvas, dice.share(*canvas.shape), how, ends)
+        return tiles
 
 
-def _each(values: Tensor) -> Tensor:
-    """(N,) to (N, 1, 1, 1): one for all pixels of a tile."""
-    return values.view(-1, 1, 1, 1)
+def _softened(coverage: Tensor) -> Tensor:
+    """uint8 (words, H, W): the mean of each texel and its neighbours."""
+    mean = functional.avg_pool2d(coverage[:, None].float(), 3, 1, 1)
+    return mean[:, 0].round().to(torch.uint8)

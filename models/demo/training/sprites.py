@@ -23,18 +23,18 @@ from models.demo.drawing.assets import faces, photographs, words
 from models.demo.drawing.judging import SHAPE_NAMES
 from models.demo.drawing.lettering import letters
 from models.demo.drawing.shapes import ANY_TURN, MOST_TURNED, OUTLINES, Points
-from models.demo.training.lessons import CHARACTERS, UNSAID
+from models.demo.training.lessons import CHARACTERS, LONGEST_WORD, UNSAID
 
 OUTLINE_SIDE = 160
 OUTLINE_REACH = 1.12  # what an outline's texture shows: from -1.12 to 1.12 of its radius
 WORD_HEIGHT, WORD_WIDTH = 52, 320
-LONGEST_WORD = 8
 FONT_SIZE = 40
 PHOTOGRAPH_SIDE = 288
 _GRAINS = 2  # textures of noise, beside the photographs
 
 _STRING_SHARE = 0.25  # of the textures: letters and digits in any order, which no list can tell
 _TASKS_PER_PROCESS = 4
+_MOST_PROCESSES = 16  # several ranks render at the same time
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -103,7 +103,7 @@ def _distances(points: Points) -> Floats:
 
 def word_atlas(device: torch.device, *, count: int, seed: int) -> WordAtlas:
     """`count` textures: every word of the list about equally often, in any font and case."""
-    processes = min(os.cpu_count() or 1, max(1, count // 1000))
+    processes = min(os.cpu_count() or 1, _MOST_PROCESSES, max(1, count // 1000))
     chunks = [range(first, count, processes * _TASKS_PER_PROCESS)
               for first in range(processes * _TASKS_PER_PROCESS)]  # fmt: skip
     render = partial(_render, seed)

@@ -107,7 +107,7 @@ def stage(dice: Dice, outlines: OutlineAtlas, words: WordAtlas, count: int) -> S
     is_grainy = ~is_photograph & (ground < _PHOTOGRAPH_SHARE + _GRAIN_SHARE)
     is_striped = ground > 1 - _STRIPED_SHARE
     wished = dice.share(count)
-    num_words = sum((wished > share).long() for share in (0.42, 0.82, 0.95))
+    num_words = sum((wished > share).long() for share in (0.36, 0.74, 0.92))
     assert isinstance(num_words, Tensor)
     sign_share = torch.where(is_photograph, 0.7, 0.3)[:, None]
     has_sign = (dice.share(count, WORDS) < sign_share) & (num_words > 0)[:, None]

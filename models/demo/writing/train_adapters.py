@@ -3,7 +3,8 @@
     draft   SmolLM2 writes the paragraphs that articles are made of: D/bank.json
     web     lora_web: instructions to pages, and screenshots too if D/vision.safetensors is there
     sft     lora_sft: titles to articles
-    dpo     lora_dpo, on top of lora_sft: away from what goes in circles and off the topic
+    dpo     lora_dpo, on top of lora_sft: away from what goes in circles and off the topic; kept
+            only if no fewer unseen articles pass with it than without, else put back to nothing
     judge   how the adapters do on unseen instructions and titles, before anything is exported
 
 Each of the three trains under its own budget of seconds and goes on from its checkpoint in D. The
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from ixc_runtime.checkpoint.gguf_llama import LlamaGguf
 from models.demo.training.batches import Batch, Framer, Length
-from models.demo.training.export import export_adapters, load_vision
+from models.demo.training.export import export_adapters, load_adapters, load_vision
 from models.demo.training.language import load_language
 from models.demo.training.loop import Group, Plan, load_checkpoint, next_token_loss, run
 from models.demo.training.model import Adapter, DemoModel
@@ -42,7 +43,7 @@ from models.demo.writing.titles import all_paragraphs, draw_article_task
 from models.demo.writing.vocabulary import EVALUATION_SEEDS
 
 WEB, SFT, DPO = "lora_web", "lora_sft", "lora_dpo"
-RATES = {WEB: 2e-3, SFT: 1e-3, DPO: 5e-4}
+RATES = {WEB: 2e-3, SFT: 1e-3, DPO: 5e-5}
 TOKENIZER, BANK, SIGHT = "tokenizer.json", "bank.json", "vision.safetensors"
 SCREENSHOT_SHARE = 0.18
 # Most pages, long pages, screenshots.
@@ -99,6 +100,9 @@ def draft(shop: Workshop) -> None:
 
 
 def web(shop: Workshop) -> None:
+    start = shop.arguments.begin
+    if start:
+        load_adapters(shop.model, (WEB,), start)
     share = SCREENSHOT_SHARE
     if (shop.out / SIGHT).is_file():
         load_vision(shop.model, shop.out / SIGHT)
@@ -115,7 +119,6 @@ def web(shop: Workshop) -> None:
         tokenizer_file=shop.out / TOKENIZER, lengths=WEB_LENGTHS, screenshot_share=share
     )
     _train(shop, WEB, "web", lessons, loss)
-    export_adapters(shop.model, (WEB,), shop.out / "web.safetensors")
     judge_web(shop)
 
 
@@ -129,7 +132,6 @@ def sft(shop: Workshop) -> None:
         bank=read_bank(shop.out / BANK),
     )
     _train(shop, SFT, "sft", lessons, loss)
-    export_adapters(shop.model, (SFT,), shop.out / "write.safetensors")
     judge_write(shop, SFT)
 
 
@@ -150,8 +152,16 @@ def dpo(shop: Workshop) -> None:
         bank=read_bank(shop.out / BANK),
     )
     _train(shop, DPO, "dpo", lessons, loss)
+    without, with_it = judge_write(shop, SFT), judge_write(shop, SFT, DPO)
+    if with_it < without:
+        print(
+            f"lora_dpo is put back to nothing: {with_it:.2f} passed with it, {without:.2f} without"
+        )
+        with torch.no_grad():
+            for layer in range(len(shop.adapter(DPO))):
+                for _, up in shop.adapter(DPO).pairs(layer).values():
+                    up.zero_()
     export_adapters(shop.model, (SFT, DPO), shop.out / "write.safetensors")
-    judge_write(shop, SFT, DPO)
 
 
 def judge(shop: Workshop) -> None:
@@ -174,7 +184,8 @@ def judge_web(shop: Workshop) -> None:
     print(given[0].text)
 
 
-def judge_write(shop: Workshop, *adapters: str) -> None:
+def judge_write(shop: Workshop, *adapters: str) -> float:
+    """The share that passed."""
     tasks = [draw_article_task(JUDGED_SEED + index) for index in range(shop.arguments.judged)]
     given = _answers(shop, [task.prompt for task in tasks], *adapters)
     judged = [
@@ -182,7 +193,8 @@ def judge_write(shop: Workshop, *adapters: str) -> None:
         for answer, task in zip(given, tasks, strict=True)
     ]
     _print_shares(" + ".join(adapters), [asdict(one) | {"passed": one.passed} for one in judged])
-    print(given[0].text)
+    print(given[0].text, flush=True)
+    return sum(one.passed for one in judged) / len(judged)
 
 
 def _answers(shop: Workshop, prompts: Sequence[str], *adapters: str) -> list[Answer]:
@@ -198,6 +210,9 @@ def _print_shares(label: str, rows: Sequence[dict[str, bool]]) -> None:
 
 
 def _train(shop: Workshop, name: str, folder: str, lessons: AnyLessons, loss: Loss) -> None:
+    """What has been learnt so far is exported beside every checkpoint, but for a dpo that is not
+    yet judged.
+    """
     arguments = shop.arguments
     groups = [Group(modules=(shop.adapter(name),), rate=RATES[name] * arguments.rate)]
     before = load_checkpoint(shop.out / folder, groups)
@@ -216,7 +231,13 @@ def _train(shop: Workshop, name: str, folder: str, lessons: AnyLessons, loss: Lo
         log_every=arguments.log_every,
     )
     data = load_lessons(lessons, num_workers=arguments.workers)
-    done = run(plan, groups, data, loss, checkpoint=shop.out / folder)
+
+    def keep() -> None:
+        if name != DPO:
+            file = "web.safetensors" if name == WEB else "write.safetensors"
+            export_adapters(shop.model, (name,), shop.out / file)
+
+    done = run(plan, groups, data, loss, checkpoint=shop.out / folder, keep=keep)
     print(f"{folder}: {done}", flush=True)
 
 
@@ -230,6 +251,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="checkpoints and results")
     parser.add_argument("--seconds", type=float, default=120, help="each adapter's whole budget")
     parser.add_argument("--stop", type=float, help="stop after so many of these seconds")
+    parser.add_argument("--begin", type=Path, help="web: begin with this web.safetensors")
     parser.add_argument("--samples", type=int, default=5, help="drafts of each paragraph")
     parser.add_argument("--judged", type=int, default=128, help="unseen instructions and titles")
     parser.add_argument("--workers", type=int, default=8, help="processes that draw")

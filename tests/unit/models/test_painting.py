@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from ixc_runtime.media.geometry import TilePlan
-from models.demo.drawing.assets import words
 from models.demo.drawing.colours import apart, shade
 from models.demo.drawing.judging import COLOUR_NAMES, PLACE_NAMES, SHAPE_NAMES
 from models.demo.drawing.layout import LARGE, SMALL, place_name
 from models.demo.drawing.marks import Glyph, Mark
 from models.demo.training.labelling import glyph_boxes, label_stage, word_boxes
-from models.demo.training.lessons import CATEGORIES, CHARACTERS, UNSAID, label_maps
+from models.demo.training.lessons import CATEGORIES, CHARACTERS, LABELS, UNSAID, label_maps
 from models.demo.training.painting import Painter
 from models.demo.training.staging import SHAPES, WORDS, Stage
 
@@ -41,7 +40,7 @@ def test_tiles_and_labels_have_the_shapes_of_lessons(painter: Painter) -> None:
     painted = painter.paint(6)
     assert painted.tiles.shape == (6, TILE, TILE, 3)
     assert painted.tiles.dtype == torch.uint8
-    assert painted.cells.shape == (6 * 64, len(CATEGORIES))
+    assert painted.cells.shape == (6 * 64, LABELS)
     assert painted.letters.shape == (6 * 256,)
     for column, names in enumerate(CATEGORIES.values()):
         assert painted.cells[:, column].min() >= UNSAID
@@ -66,11 +65,11 @@ def test_everything_is_painted_now_and_then(painter: Painter) -> None:
 
 def test_a_shape_has_the_colour_that_is_said(painter: Painter) -> None:
     """In the middle of filled shapes the pixels bear the label's name, more than any other's."""
-    staged = painter.stage(60)
+    staged = painter.stage(36)
     # Circles, filled: the middle of others may be empty.
     staged = replace(staged, kind=staged.kind * 0, outline=staged.outline * 0)
     painted = painter.paint_stage(staged)
-    cells = painted.cells.view(60, 8, 8, -1)
+    cells = painted.cells.view(36, 8, 8, -1)
     right = total = 0
     for number, slot in ((staged.radius > 20) & (staged.radius < 60)).nonzero().tolist():
         x, y = int(staged.x[number, slot]), int(staged.y[number, slot])
@@ -80,7 +79,7 @@ def test_a_shape_has_the_colour_that_is_said(painter: Painter) -> None:
         pixel = [int(value) for value in painted.tiles[number, y, x]]
         total += 1
         right += COLOUR_NAMES[name] == nearest_name(pixel)
-    assert total > 40
+    assert total > 24
     # An outlined circle shows the ground in its middle; worn colours stray from their names.
     assert right / total > 0.75
 
@@ -99,7 +98,7 @@ def test_letters_stand_where_their_boxes_are(painter: Painter) -> None:
     staged = painter.stage(60)
     boxes, characters = glyph_boxes(staged, painter.words)
     boxes, characters = (one.unflatten(1, (WORDS, -1)) for one in (boxes, characters))
-    masks = painter.letters(staged, 0)[:, 0]
+    masks = painter.letters(staged, 0)
     is_seen = (staged.scale[:, 0] > 0) & ~staged.is_part
     assert is_seen.sum() > 10
     assert (staged.word_angle[is_seen, 0] != 0).any()
@@ -139,7 +138,7 @@ def marks_of(staged: Stage, painter: Painter, number: int) -> list[Mark]:
     boxes, characters = glyph_boxes(staged, painter.words)
     boxes, characters = (one.unflatten(1, (WORDS, -1))[number] for one in (boxes, characters))
     for slot in (staged.scale[number] > 0).nonzero()[:, 0].tolist():
-        text = int(painter.words.words[staged.texture[number, slot]])
+        spelt = [CHARACTERS[one] for one in characters[slot].tolist() if one != UNSAID]
         glyphs = tuple(
             Glyph(character=CHARACTERS[character], box=shares(box))
             for character, box in zip(characters[slot].tolist(), boxes[slot].tolist(), strict=True)
@@ -151,7 +150,7 @@ def marks_of(staged: Stage, painter: Painter, number: int) -> list[Mark]:
                 box=shares(word_boxes(staged)[number, slot].tolist()),
                 colour=COLOUR_NAMES[0],
                 place=place_name(x / width, y / height),
-                text=words()[text] if text != UNSAID else "",
+                text="".join(spelt),
                 glyphs=glyphs,
             )
         )
