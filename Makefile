@@ -69,6 +69,18 @@ bench: $(DEV_READY) ## Measure speed on this CPU beside transformers; JSON goes 
 	$(BIN)/python -m tests.bench.front_end_speed
 	$(BIN)/python -m tests.bench.chat_beside_job
 
+.PHONY: gpu-test
+gpu-test: $(DEV_READY) ## Tests that need a CUDA device: every kernel against its definition
+	$(BIN)/python -m pytest tests/gpu -m gpu
+
+.PHONY: bench-gpu
+bench-gpu: $(DEV_READY) ## Measure speed on this GPU beside what its memory and arithmetic allow
+	$(BIN)/python -m tests.bench.kernel_speed
+
+.PHONY: kernels
+kernels: $(DEV_READY) ## Compile every kernel, without a GPU, and list registers and shared memory
+	$(BIN)/python -m ixc_cuda
+
 .venv/bin/python:
 	@$(PYTHON) -m venv .venv
 

@@ -35,8 +35,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from ixc_runtime.jobs.output import StagedOutput
 from ixc_runtime.models_root import ModelsRoot
@@ -46,10 +44,10 @@ from ixc_runtime.weights.awq.layerwise import quantize_over
 from ixc_runtime.weights.merge import merge
 from ixc_runtime.weights.source import Source
 from ixc_runtime.weights.walk import Passage
+from tests.bench.full_size_checkpoint import add_sizes, sizes_of, write_checkpoint
 from tests.bench.record import RESULTS, Goal, Measurement, show, write
 
 PARTS = ("make", "ceiling", "merge", "quantize")
-TOWER = "vit.vision_tower.vision_model."
 MERGE_SECONDS, DISK_FACTOR = 60.0, 1.3
 QUANTIZE_SECONDS, DEVICE_GIB = 300.0, 24.0
 TELL_SECONDS = 5.0
@@ -63,15 +61,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--only", choices=PARTS, help=argparse.SUPPRESS)  # one part, in here
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=2, help="of ceiling and merge")
-    parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--hidden", type=int, default=4096)
-    parser.add_argument("--intermediate", type=int, default=14336)
-    parser.add_argument("--heads", type=int, default=32)
-    parser.add_argument("--kv-heads", type=int, default=8)
-    parser.add_argument("--vocab", type=int, default=92544)
-    parser.add_argument("--rank", type=int, default=256, help="of all adapters; web has twice it")
-    parser.add_argument("--tower-layers", type=int, default=24)
-    parser.add_argument("--tower-hidden", type=int, default=1024)
+    add_sizes(parser)
     parser.add_argument("--group-size", type=int, default=128)
     parser.add_argument("--texts", type=int, default=64)
     parser.add_argument("--text-tokens", type=int, default=512)
@@ -159,112 +149,10 @@ def goals_of(measured: Mapping[str, Measurement]) -> Iterator[Goal]:
         yield Goal(name=f"{DEVICE_GIB:.0f} GiB / quantize, device peak", ratio=ratio, at_least=1)
 
 
-# ---- the checkpoint
-
-
 def make(args: argparse.Namespace) -> dict[str, list[float]]:
-    """Three shards, as published. Values keep activations of ordinary size."""
-    folder = args.folder / "source"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(config_of(args)))
     began = time.perf_counter()
-    names = list(shapes_of(args))
-    generator = torch.Generator(args.device).manual_seed(0)
-    weight_map: dict[str, str] = {}
-    total = 0
-    for number in range(3):
-        file = f"model-{number + 1:05}-of-00003.safetensors"
-        held = names[number * len(names) // 3 : (number + 1) * len(names) // 3]
-        tensors = {name: random_tensor(name, shape, args.device, generator) for name, shape in held}
-        total += sum(tensor.nbytes for tensor in tensors.values())
-        save_file(tensors, folder / file, {"format": "pt"})
-        synced(folder / file)  # or the next part would be measured while this is still written
-        print(f"{file}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-        weight_map |= {name: file for name, _ in held}
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    total = write_checkpoint(args.folder / "source", sizes_of(args), device=args.device)
     return {"time": [time.perf_counter() - began], "size GiB": [total / 2**30]}
-
-
-def config_of(args: argparse.Namespace) -> dict[str, object]:
-    return {
-        "architectures": ["InternLMXComposer2ForCausalLM"],
-        "model_type": "internlm2",
-        "torch_dtype": "bfloat16",
-        "vocab_size": args.vocab,
-        "hidden_size": args.hidden,
-        "intermediate_size": args.intermediate,
-        "num_hidden_layers": args.layers,
-        "num_attention_heads": args.heads,
-        "num_key_value_heads": args.kv_heads,
-        "hidden_act": "silu",
-        "bias": False,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 1000000,
-        "rope_scaling": {"type": "dynamic", "factor": 2.0},
-        "max_position_embeddings": 24576,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "tie_word_embeddings": False,
-    }
-
-
-def shapes_of(args: argparse.Namespace) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every tensor of the official model, in the order of its layers."""
-    hidden, inner, width = args.hidden, args.intermediate, args.tower_hidden
-    packed = (args.heads + 2 * args.kv_heads) * (hidden // args.heads)
-    yield "model.tok_embeddings.weight", (args.vocab, hidden)
-    ranks = {"Plora": args.rank, "lora_sft": args.rank, "lora_dpo": args.rank}
-    ranks["lora_web"] = 2 * args.rank
-    for layer in range(args.layers):
-        prefix = f"model.layers.{layer}"
-        yield f"{prefix}.attention_norm.weight", (hidden,)
-        yield f"{prefix}.ffn_norm.weight", (hidden,)
-        for name, rows, columns in (
-            ("attention.wqkv", packed, hidden),
-            ("attention.wo", hidden, hidden),
-            ("feed_forward.w1", inner, hidden),
-            ("feed_forward.w3", inner, hidden),
-            ("feed_forward.w2", hidden, inner),
-        ):
-            yield f"{prefix}.{name}.weight", (rows, columns)
-            for low_rank, rank in ranks.items():
-                yield f"{prefix}.{name}.{low_rank}_A.weight", (rank, columns)
-                yield f"{prefix}.{name}.{low_rank}_B.weight", (rows, rank)
-    yield "model.norm.weight", (hidden,)
-    yield "output.weight", (args.vocab, hidden)
-    yield f"{TOWER}embeddings.class_embedding", (width,)
-    yield f"{TOWER}embeddings.patch_embedding.weight", (width, 3, 14, 14)
-    yield f"{TOWER}embeddings.position_embedding.weight", (1601, width)
-    norms = ["pre_layrnorm", "post_layernorm"]
-    for layer in range(args.tower_layers):
-        inside = f"encoder.layers.{layer}"
-        norms += [f"{inside}.layer_norm1", f"{inside}.layer_norm2"]
-        projections = [(f"self_attn.{side}_proj", width, width) for side in ("q", "k", "v", "out")]
-        mlp = [("mlp.fc1", 4 * width, width), ("mlp.fc2", width, 4 * width)]
-        for name, rows, columns in projections + mlp:
-            yield f"{TOWER}{inside}.{name}.weight", (rows, columns)
-            yield f"{TOWER}{inside}.{name}.bias", (rows,)
-    for norm in norms:
-        yield f"{TOWER}{norm}.weight", (width,)
-        yield f"{TOWER}{norm}.bias", (width,)
-    yield "vision_proj.0.weight", (hidden, 4 * width)
-    yield "vision_proj.0.bias", (hidden,)
-    yield "vision_proj.2.weight", (hidden, hidden)
-    yield "vision_proj.2.bias", (hidden,)
-    yield "plora_sub_GN", (1, 1, 1, 4 * width)
-    yield "plora_glb_GN", (1, 1, 4 * width)
-
-
-def random_tensor(
-    name: str, shape: tuple[int, ...], device: str, generator: torch.Generator
-) -> Tensor:
-    tensor = torch.randn(shape, device=device, dtype=torch.bfloat16, generator=generator)
-    if "norm" in name and name.endswith("weight"):
-        return tensor.mul_(0.05).add_(1).cpu()
-    size = 0.02 if len(shape) == 1 or "embed" in name else shape[-1] ** -0.5
-    return tensor.mul_(size * (0.1 if "_B." in name else 1)).cpu()
 
 
 # ---- what is measured
