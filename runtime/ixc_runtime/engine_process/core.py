@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ixc_runtime.engine_process.images import EncodedImages
+from ixc_runtime.engine_process.images import EncodedImages, Tower
 from ixc_runtime.engine_process.messages import (
     Failed,
     Finished,
@@ -23,7 +23,7 @@ from ixc_runtime.engine_process.messages import (
     Token,
     Update,
 )
-from ixc_runtime.engine_process.runner import LaunchedStep, PlainRunner, StepRunner
+from ixc_runtime.engine_process.runner import LaunchedStep, MakeRunner, PlainRunner
 from ixc_runtime.engine_process.user_adapters import ReadAdapter
 from ixc_runtime.errors import (
     AdapterIdTaken,
@@ -51,7 +51,10 @@ class _Step(NamedTuple):
 
 
 class EngineCore:
-    """One model, one arena, one batch. Every method leaves the accounts consistent."""
+    """One model, one arena, one batch. Every method leaves the accounts consistent.
+
+    `tower` encodes pictures in place of the model's own `vision`.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,8 @@ class EngineCore:
         digest: str,
         feature_bytes: int,
         reuse_prefixes: bool = True,
+        make_runner: MakeRunner = PlainRunner,
+        tower: Tower | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model = model
@@ -83,8 +88,8 @@ class EngineCore:
         self.scheduler = Scheduler(
             cache, max_batch=plan.max_batch, max_step_tokens=plan.max_step_tokens
         )
-        self._images = EncodedImages(model.vision, budget_bytes=feature_bytes)
-        self._runner: StepRunner = PlainRunner(model, arena, self._images)
+        self._images = EncodedImages(tower or model.vision, budget_bytes=feature_bytes)
+        self._runner = make_runner(model, arena, self._images, plan=plan)
         self._on_its_way: _Step | None = None
         self._num_steps = 0
         self._updates: list[Update] = []
@@ -188,9 +193,10 @@ class EngineCore:
 
         A runner that runs ahead has two steps on their way at times, so that the device never waits
         for us; its tokens land one call later. Returns what happened since the last call, and
-        whether there is anything on its way; when there is not, nothing will change until the next
+        whether there was anything to do; when there was not, nothing will change until the next
         message.
         """
+        was_on_its_way = self._on_its_way is not None
         for sequence in self.scheduler.admit():
             self._begin(sequence)
         num_tiles = self._images.encode(self.plan.tiles_per_step)
@@ -202,7 +208,7 @@ class EngineCore:
         if not self._runner.runs_ahead:
             self._land()
         updates, self._updates = self._updates, []
-        return updates, bool(launched or num_tiles)
+        return updates, bool(launched or was_on_its_way or num_tiles)
 
     def _may_run_ahead(self) -> bool:
         return not any(sequence.samples_by_words for sequence in self.scheduler.running)
@@ -229,8 +235,8 @@ class EngineCore:
         self._num_steps += 1
         try:
             launched = self._runner.launch(chunks)
-        except Exception:
-            self._fail_step(chunks)
+        except Exception as error:
+            self._fail_step(chunks, error)
             return None
         for chunk in chunks:
             self.scheduler.launched(chunk)
@@ -243,8 +249,8 @@ class EngineCore:
             return
         try:
             tokens = iter(step.launched.tokens())
-        except Exception:
-            self._fail_step(step.chunks)
+        except Exception as error:
+            self._fail_step(step.chunks, error)
             return
         for chunk in step.chunks:
             sampled = next(tokens) if chunk.yields_token else None
@@ -256,9 +262,15 @@ class EngineCore:
             if chunk.yields_token:
                 self._accept(chunk, sampled)
 
-    def _fail_step(self, chunks: list[Chunk]) -> None:
-        """Whose fault it was cannot be told from here; the accounts are untouched."""
-        _log.exception("a step failed")
+    def _fail_step(self, chunks: list[Chunk], error: Exception) -> None:
+        """Whose fault it was cannot be told from here; the accounts are untouched.
+
+        Raises the error where no later step could do better: this process is then of no use, and
+        whoever started it starts another.
+        """
+        _log.error("a step failed", exc_info=error)
+        if not self._runner.is_usable():
+            raise error
         for chunk in chunks:
             if chunk.sequence.table is not None:
                 self._fail(chunk.sequence, EngineFault("a step of the engine failed"))

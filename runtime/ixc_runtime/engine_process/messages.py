@@ -37,13 +37,13 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     dtype: str | None = None
     max_context: int | None = None  # tokens
-    max_batch: int = 16  # sequences in one step
+    max_batch: int | None = None  # sequences in one step
     max_step_tokens: int | None = None  # rows in one step: decode rows and prefill chunks
     tiles_per_step: int | None = None
-    page_size: int = 16  # slots
+    page_size: int | None = None  # slots
     kv_bytes: int | None = None
     feature_bytes: int = 256 * 2**20  # encoded images kept for others to find
-    queue_limit: int = 64  # requests waiting beyond max_batch
+    queue_limit: int | None = None  # requests waiting beyond max_batch; None: four times that
     reuse_prefixes: bool = True
     threads: int | None = None  # CPU threads of the engine; None: all cores
     adapters: tuple[AdapterSource, ...] = ()  # to be there from the start
@@ -142,8 +142,9 @@ ToEngine = Start | Submit | Cancel | Pixels | PixelsFailed | Ask | Shutdown
 
 
 class LoadingStage(StrEnum):
-    """In this order."""
+    """In this order. On a CPU there are no kernels, and the first stage passes at once."""
 
+    KERNELS = "kernels"  # they are compiled, or found compiled
     CHECKPOINT = "checkpoint"  # its files are looked at
     WEIGHTS = "weights"  # they are read: `done` of `total` bytes
     CACHE = "cache"  # memory is divided, and taken

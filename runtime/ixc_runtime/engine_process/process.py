@@ -15,9 +15,12 @@ from pathlib import Path
 
 import torch
 
-from ixc_runtime.config import load_settings
+from ixc_cuda.device import DeviceRefused, check_device
+from ixc_runtime.config import load_config, load_settings
 from ixc_runtime.engine_process.channel import ChannelClosed, EngineChannel
 from ixc_runtime.engine_process.core import EngineCore
+from ixc_runtime.engine_process.graphed_tower import GraphedTower
+from ixc_runtime.engine_process.images import Tower
 from ixc_runtime.engine_process.loop import run_loop
 from ixc_runtime.engine_process.messages import (
     AdapterSource,
@@ -28,7 +31,8 @@ from ixc_runtime.engine_process.messages import (
     Start,
     StartFailed,
 )
-from ixc_runtime.engine_process.planning import make_plan
+from ixc_runtime.engine_process.planning import batch_limit, device_kind, make_plan
+from ixc_runtime.engine_process.runner import MakeRunner, PlainRunner
 from ixc_runtime.engine_process.user_adapters import read_adapter
 from ixc_runtime.errors import CheckpointInvalid, EngineFault, FieldInvalid, RuntimeFault
 from ixc_runtime.media.geometry import num_image_tokens
@@ -36,10 +40,15 @@ from ixc_runtime.model.decoder import Model
 from ixc_runtime.model.loader import checkpoint_digest, load_model
 from ixc_runtime.model_folder import free_host_bytes
 from ixc_runtime.model_info import AdapterInfo, ModelInfo
+from ixc_runtime.ops import Ops
+from ixc_runtime.ops.cpu import CpuOps
 from ixc_runtime.prompt.tokenizer import Tokenizer, load_tokenizer, resolve_roles
 from ixc_runtime.request import BASE_ADAPTER
 
 _log = logging.getLogger(__name__)
+
+# What a model computes in where nobody says: exact on a CPU, fast on a GPU.
+_DEFAULT_DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 
 
 def serve(connection: socket.socket) -> None:
@@ -80,20 +89,49 @@ def build_engine(
     config: EngineConfig, tell: Callable[[Loading], None] = lambda loading: None
 ) -> tuple[EngineCore, Ready]:
     """Load the model, plan the memory, take it. Raises a RuntimeFault that says what is wrong."""
-    if config.device != "cpu":
-        raise FieldInvalid("device", f"device is {config.device}; operations exist for cpu only")
+    folder = Path(config.model)
+    tell(Loading(LoadingStage.KERNELS))
+    ops = _choose_ops(config, folder)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    folder = Path(config.model)
     tell(Loading(LoadingStage.CHECKPOINT))
     model = load_model(
-        folder, device=config.device, dtype=config.dtype, on_progress=_in_hundredths(tell)
+        folder,
+        device=config.device,
+        dtype=config.dtype or _DEFAULT_DTYPES[device_kind(config.device)],
+        ops=ops,
+        on_progress=_in_hundredths(tell),
     )
     digest = checkpoint_digest(folder)
     tell(Loading(LoadingStage.CACHE))
     core, context_limit = make_core(model, config, digest=digest)
     adapters = tuple(filter(None, (_take(core, source) for source in config.adapters)))
     return core, Ready(_model_info(config, model, digest, context_limit, adapters), core.plan)
+
+
+def _choose_ops(config: EngineConfig, folder: Path) -> Ops:
+    """Kernels of ours on a GPU in half precision, plain torch for all the rest.
+
+    Raises FieldInvalid where a GPU is wanted and cannot be used.
+    """
+    if config.device == "cpu":
+        return CpuOps()
+    kind, _, index = config.device.partition(":")
+    if kind != "cuda" or not (index.isdecimal() or not index):
+        raise FieldInvalid("device", f"device is {config.device}, allowed: cpu, cuda, cuda:N")
+    try:
+        info = check_device(int(index or 0))
+    except DeviceRefused as refused:
+        raise FieldInvalid("device", f"device is {config.device}: {refused}") from None
+    _log.info("running on %s, compute capability %d.%d", info.name, *info.capability)
+    if config.dtype == "float32":
+        return CpuOps(name="plain torch")
+    # Kernels need torch's CUDA build and CuPy: imported where a GPU is there.
+    from ixc_cuda.kernel import compile_all
+    from ixc_runtime.ops.cuda import CudaOps
+
+    compile_all(int(index or 0))
+    return CudaOps(load_config(folder), max_sequences=batch_limit(config), device=config.device)
 
 
 def _in_hundredths(tell: Callable[[Loading], None]) -> Callable[[int, int], None]:
@@ -126,8 +164,13 @@ def _take(core: EngineCore, source: AdapterSource) -> AdapterInfo | None:
     return adapter.info
 
 
-def make_core(model: Model, config: EngineConfig, *, digest: str) -> tuple[EngineCore, int]:
-    """An engine on a loaded model, and the context limit that its memory allows."""
+def make_core(
+    model: Model, config: EngineConfig, *, digest: str, make_runner: MakeRunner | None = None
+) -> tuple[EngineCore, int]:
+    """An engine on a loaded model, and the context limit that its memory allows.
+
+    `make_runner` takes the place of the runner that goes with the model's operations.
+    """
     plan, context_limit = make_plan(
         config,
         model.config,
@@ -136,7 +179,7 @@ def make_core(model: Model, config: EngineConfig, *, digest: str) -> tuple[Engin
         dtype_bytes=model.dtype.itemsize,
         weights_bytes=model.weights_bytes,
         adapters_bytes=model.adapters_bytes,
-        free_bytes=free_host_bytes(),
+        free_bytes=_free_bytes(model.device),
     )
     core = EngineCore(
         model,
@@ -144,8 +187,31 @@ def make_core(model: Model, config: EngineConfig, *, digest: str) -> tuple[Engin
         digest=digest,
         feature_bytes=config.feature_bytes,
         reuse_prefixes=config.reuse_prefixes,
+        make_runner=make_runner or _runner_for(model),
+        tower=_tower_for(model),
     )
     return core, context_limit
+
+
+def _runner_for(model: Model) -> MakeRunner:
+    if isinstance(model.ops, CpuOps):
+        return PlainRunner
+    from ixc_runtime.engine_process.cuda_runner import CudaRunner
+
+    return CudaRunner
+
+
+def _tower_for(model: Model) -> Tower | None:
+    if model.vision is None or isinstance(model.ops, CpuOps):
+        return model.vision
+    return GraphedTower(model.vision)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cpu":
+        return free_host_bytes()
+    free, _ = torch.cuda.mem_get_info(device)
+    return free
 
 
 def _model_info(

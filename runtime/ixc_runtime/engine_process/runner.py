@@ -16,6 +16,7 @@ from ixc_runtime.engine_process.images import EncodedImages
 from ixc_runtime.model.batch import StepBatch
 from ixc_runtime.model.decoder import Model
 from ixc_runtime.model.kv_arena import KvArena
+from ixc_runtime.model_info import MemoryPlan
 from ixc_runtime.request import BASE_ADAPTER
 from ixc_runtime.sampling.sampler import SampledToken, SamplingRow, sample
 from ixc_runtime.scheduler.scheduler import Chunk
@@ -37,6 +38,15 @@ class StepRunner(Protocol):
 
     def launch(self, chunks: Many[Chunk]) -> LaunchedStep: ...
 
+    def is_usable(self) -> bool:
+        """After a step that failed: whether another one could do better."""
+
+
+class MakeRunner(Protocol):
+    def __call__(
+        self, model: Model, arena: KvArena, images: EncodedImages, *, plan: MemoryPlan
+    ) -> StepRunner: ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Done:
@@ -51,7 +61,9 @@ class PlainRunner:
 
     runs_ahead = False
 
-    def __init__(self, model: Model, arena: KvArena, images: EncodedImages) -> None:
+    def __init__(
+        self, model: Model, arena: KvArena, images: EncodedImages, *, plan: MemoryPlan
+    ) -> None:
         self._model = model
         self._arena = arena
         self._images = images
@@ -63,8 +75,10 @@ class PlainRunner:
             logits = self._model.forward(self._batch(chunks), self._arena)
             return _Done(sample(logits, [sampling_row(chunk.sequence) for chunk in sampling]))
 
+    def is_usable(self) -> bool:
+        return True
+
     def _batch(self, chunks: Many[Chunk]) -> StepBatch:
-        device = self._model.device
         sizes = [chunk.stop - chunk.start for chunk in chunks]
         starts = (0, *accumulate(sizes))
         tables = [_pages(chunk.sequence) for chunk in chunks]
@@ -74,31 +88,32 @@ class PlainRunner:
         row_sequence = torch.repeat_interleave(torch.arange(len(chunks)), torch.tensor(sizes))
         pages = page_tables[row_sequence, positions // self._page_size]
         bases = torch.tensor([chunk.sequence.rotary_base for chunk in chunks], dtype=torch.float64)
-        token_ids = torch.tensor(
-            [token for chunk in chunks for token in chunk.sequence.tokens[chunk.start : chunk.stop]]
-        )
         image_rows, image_features = self._image_rows(chunks, starts)
+        last_rows = [
+            stop - 1 for chunk, stop in zip(chunks, starts[1:], strict=True) if chunk.yields_token
+        ]
         return StepBatch(
-            token_ids=token_ids.clamp(min=0).to(device),
-            positions=positions.to(device),
-            rotary_bases=bases[row_sequence].to(device),
-            slots=(pages * self._page_size + positions % self._page_size).to(device),
-            image_rows=image_rows.to(device),
+            token_ids=self._token_ids(chunks, starts),
+            positions=self._upload(positions),
+            rotary_bases=self._upload(bases[row_sequence]),
+            slots=self._upload(pages * self._page_size + positions % self._page_size),
+            image_rows=self._upload(image_rows),
             image_features=image_features,
             adapter_rows=self._adapter_rows(chunks, starts),
             query_starts=starts,
             context_lengths=tuple(chunk.stop for chunk in chunks),
-            page_tables=page_tables.to(device),
-            output_rows=torch.tensor(
-                [
-                    stop - 1
-                    for chunk, stop in zip(chunks, starts[1:], strict=True)
-                    if chunk.yields_token
-                ],
-                dtype=torch.int64,
-                device=device,
-            ),
+            page_tables=self._upload(page_tables),
+            output_rows=self._upload(torch.tensor(last_rows, dtype=torch.int64)),
         )
+
+    def _upload(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._model.device)
+
+    def _token_ids(self, chunks: Many[Chunk], starts: Many[int]) -> Tensor:
+        ids = [
+            token for chunk in chunks for token in chunk.sequence.tokens[chunk.start : chunk.stop]
+        ]
+        return self._upload(torch.tensor(ids).clamp_(min=0))
 
     def _image_rows(self, chunks: Many[Chunk], starts: Many[int]) -> tuple[Tensor, Tensor | None]:
         """Rows that hold image tokens, and the features that stand there instead of embeddings."""
@@ -124,9 +139,7 @@ class PlainRunner:
             adapter = chunk.sequence.request.adapter
             if adapter != BASE_ADAPTER:
                 rows[adapter].append(torch.arange(start, stop))
-        return tuple(
-            (adapter, torch.cat(parts).to(self._model.device)) for adapter, parts in rows.items()
-        )
+        return tuple((adapter, self._upload(torch.cat(parts))) for adapter, parts in rows.items())
 
 
 def _pages(sequence: Sequence) -> list[int]:
@@ -155,18 +168,18 @@ def sampling_row(sequence: Sequence) -> SamplingRow:
         position=sequence.num_output,
         generated=sequence.generated,
         logit_bias=settings.logit_bias,
-        banned=_banned(sequence),
+        banned=banned(sequence),
         top_logprobs=request.top_logprobs,
     )
 
 
-def _banned(sequence: Sequence) -> tuple[int, ...]:
+def banned(sequence: Sequence) -> tuple[int, ...]:
     """Ids that must not come next: ends of bad words, and stops before their time."""
     request = sequence.request
-    banned = [word[-1] for word in request.bad_word_ids if _completes(sequence, word)]
+    ids = [word[-1] for word in request.bad_word_ids if _completes(sequence, word)]
     if sequence.num_output < (request.sampling.min_output_tokens or 0):
-        banned += request.stop_token_ids
-    return tuple(banned)
+        ids += request.stop_token_ids
+    return tuple(ids)
 
 
 def _completes(sequence: Sequence, word: list[int]) -> bool:

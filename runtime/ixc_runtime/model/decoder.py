@@ -60,7 +60,10 @@ LayerPairs = Mapping[str, LowRankPair]
 
 
 class Model:
-    """A loaded model. `adapters` are those that a request may name."""
+    """A loaded model. `adapters` are those that a request may name.
+
+    `revision` changes with them: whoever holds on to their weights must let go then.
+    """
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class Model:
         self._norm = norm
         self._output = output
         self._available = frozenset(layers[0].wqkv.pairs)
+        self.revision = 0
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -94,6 +98,7 @@ class Model:
             for linear_name, pair in of_layer.items():
                 linears[linear_name].pairs[name] = pair
         self._available |= {name}
+        self.revision += 1
 
     def remove_adapter(self, name: str) -> None:
         """Between steps: no sequence asks for it any more."""
@@ -102,6 +107,7 @@ class Model:
             for linear in layer.linears.values():
                 linear.pairs.pop(name, None)
         self._available -= {name}
+        self.revision += 1
 
     @property
     def has_images(self) -> bool:
@@ -136,10 +142,13 @@ class Model:
 
     def embed(self, batch: StepBatch) -> Tensor:
         """The input row of every token: the vocabulary's embedding, or the picture's feature."""
-        x = self._embeddings[batch.token_ids]
+        x = self.embed_ids(batch.token_ids)
         if batch.image_features is not None:
             x.index_copy_(0, batch.image_rows, batch.image_features.to(x.dtype))
         return x
+
+    def embed_ids(self, token_ids: Tensor) -> Tensor:
+        return self._embeddings[token_ids]
 
     @torch.inference_mode()
     def forward(self, batch: StepBatch, kv: KvArena) -> Tensor:

@@ -57,11 +57,8 @@ def load_model(
     Raises CheckpointMissing, CheckpointInvalid or CheckpointUnsupported before reading any weights
     if the folder does not hold exactly the tensors its config calls for.
     """
-    if ops is None:
-        if torch.device(device).type != "cpu":
-            raise ValueError(f"no operations for device {device}; cpu is built in")
-        ops = CpuOps()
     config = load_config(folder)
+    ops = ops or CpuOps()
     settings = load_settings(folder)
     inventory = take_inventory(config, read_shards(folder))
     total = sum(entry.num_bytes for entry in inventory.entries.values())

@@ -85,7 +85,10 @@ def _sample_row(raw: Tensor, row: SamplingRow, raw_argmax: int) -> SampledToken:
         token_id = _draw(_filter((edited - edited.max()) / row.temperature, row), row)
     else:
         token_id = int(edited.argmax()) if row.edits_logits else raw_argmax
-    logprob = None if row.top_logprobs is None else _logprob(raw, token_id, row.top_logprobs)
+    if (count := row.top_logprobs) is None:
+        return SampledToken(token_id=token_id, logprob=None)
+    chosen = torch.tensor([token_id], device=raw.device)
+    logprob = top_logprobs(raw.unsqueeze(0), chosen, count).of_row(0, token_id, count)
     return SampledToken(token_id=token_id, logprob=logprob)
 
 
@@ -137,12 +140,26 @@ def _draw(probabilities: Tensor, row: SamplingRow) -> int:
     return min(token_id, int(probabilities.nonzero()[-1]))
 
 
-def _logprob(logits: Tensor, token_id: int, num_top: int) -> TokenLogprob:
-    normaliser = logits.logsumexp(dim=-1)
-    top = logits.topk(num_top) if num_top else None
-    pairs = (
-        tuple(zip(top.indices.tolist(), (top.values - normaliser).tolist(), strict=True))
-        if top is not None
-        else ()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopLogprobs:
+    """Of rows of logits: the chosen token's log-probability, and those of the likeliest tokens."""
+
+    chosen: Tensor  # (rows,)
+    ids: Tensor  # (rows, n)
+    values: Tensor  # (rows, n)
+
+    def of_row(self, row: int, token_id: int, count: int) -> TokenLogprob:
+        pairs = zip(self.ids[row, :count].tolist(), self.values[row, :count].tolist(), strict=True)
+        return TokenLogprob(token_id=token_id, logprob=float(self.chosen[row]), top=tuple(pairs))
+
+
+def top_logprobs(logits: Tensor, chosen: Tensor, num_top: int) -> TopLogprobs:
+    """`chosen` is a token of each row; the likeliest come first."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    normaliser = wide.logsumexp(dim=-1, keepdim=True)
+    top = wide.topk(num_top)
+    return TopLogprobs(
+        chosen=(wide.gather(1, chosen.unsqueeze(1)) - normaliser).squeeze(1),
+        ids=top.indices,
+        values=top.values - normaliser,
     )
-    return TokenLogprob(token_id=token_id, logprob=float(logits[token_id] - normaliser), top=pairs)

@@ -92,7 +92,8 @@ class LoadModel(Protocol):
 
 # Weights: reading them takes nearly all of the time.
 _STAGE_ENDS = {
-    LoadingStage.CHECKPOINT: (0.0, 0.02),
+    LoadingStage.KERNELS: (0.0, 0.01),
+    LoadingStage.CHECKPOINT: (0.01, 0.02),
     LoadingStage.WEIGHTS: (0.02, 0.95),
     LoadingStage.CACHE: (0.95, 1.0),
 }

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from ixc_runtime.engine_process.messages import EngineConfig
 from ixc_runtime.engine_process.planning import bytes_per_token
 from ixc_runtime.engine_process.process import make_core
+from ixc_runtime.engine_process.runner import MakeRunner, PlainRunner
 from ixc_runtime.model.decoder import Model
 from ixc_runtime.model.loader import load_model
 from ixc_runtime.request import FinishReason, SamplingParams
+from tests.fakes.ahead_runner import AheadRunner
 from tests.fakes.engine_driver import EngineDriver, Picture
 from tests.fakes.tiny_checkpoint import write_tiny_checkpoint
 
@@ -25,17 +27,26 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load_model(write_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), max_positions=512))
 
 
-@pytest.fixture
-def engine(model: Model) -> Callable[..., EngineDriver]:
-    """Makes an engine of its own on the shared model; options are EngineConfig's."""
+RUNNERS = {"plain": PlainRunner, "ahead": AheadRunner}
+
+
+@pytest.fixture(params=RUNNERS)
+def engine(model: Model, request: pytest.FixtureRequest) -> Callable[..., EngineDriver]:
+    """Makes an engine of its own on the shared model; options are EngineConfig's.
+
+    Every test runs with tokens that come back at once, and with such that come a step later.
+    """
+    runner = RUNNERS[request.param]
 
     def make(*, num_pages: int = 64, **options: object) -> EngineDriver:
-        return make_engine(model, num_pages=num_pages, **options)
+        return make_engine(model, num_pages=num_pages, runner=runner, **options)
 
     return make
 
 
-def make_engine(model: Model, *, num_pages: int = 64, **options: object) -> EngineDriver:
+def make_engine(
+    model: Model, *, num_pages: int = 64, runner: MakeRunner = PlainRunner, **options: object
+) -> EngineDriver:
     page_size = 4
     config = EngineConfig(
         model="",
@@ -44,7 +55,7 @@ def make_engine(model: Model, *, num_pages: int = 64, **options: object) -> Engi
         kv_bytes=num_pages * page_size * bytes_per_token(model.config, 4),
         **options,  # type: ignore[arg-type]
     )
-    core, _ = make_core(model, config, digest="digest")
+    core, _ = make_core(model, config, digest="digest", make_runner=runner)
     return EngineDriver(core)
 
 
@@ -90,6 +101,7 @@ def test_the_prompts_differ_in_what_they_produce(alone: dict[str, list[int]]) ->
     tiles=st.integers(1, 4),
     arrivals=st.lists(st.integers(0, 6), min_size=len(PROMPTS), max_size=len(PROMPTS)),
     reuse=st.booleans(),
+    runner=st.sampled_from(list(RUNNERS.values())),
 )
 @settings(
     max_examples=25,
@@ -104,8 +116,11 @@ def test_ids_do_not_depend_on_batch_chunking_or_cache(
     tiles: int,
     arrivals: list[int],
     reuse: bool,
+    runner: MakeRunner,
 ) -> None:
-    """Any order of arrival, any chunk size, cached or not: every request's ids are its own."""
+    """Any order of arrival, any chunk size, cached or not, one step ahead or not: every request's
+    ids are its own.
+    """
     driver = make_engine(
         model,
         num_pages=128,
@@ -113,6 +128,7 @@ def test_ids_do_not_depend_on_batch_chunking_or_cache(
         max_step_tokens=step_tokens,
         tiles_per_step=tiles,
         reuse_prefixes=reuse,
+        runner=runner,
     )
     for name, steps in zip(order, arrivals, strict=True):
         submit(driver, name)
@@ -345,6 +361,22 @@ def test_a_step_that_raises_fails_its_sequences_and_the_engine_goes_on(
     assert driver.outcomes["web"].failed is not None
     submit(driver, "text")
     assert driver.run()["text"].ids == alone["text"]
+
+
+def test_a_device_that_is_lost_ends_the_engine(
+    engine: Callable[..., EngineDriver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No later step could do better, so the process goes and its supervisor starts another."""
+
+    def broken(batch: object, arena: object) -> torch.Tensor:
+        raise RuntimeError("an illegal memory access")
+
+    driver = engine()
+    submit(driver, "text")
+    monkeypatch.setattr(driver.core.model, "forward", broken)
+    monkeypatch.setattr(driver.core._runner, "is_usable", lambda: False)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        driver.step()
 
 
 def test_a_long_prompt_gets_a_larger_rotary_base_and_shares_nothing_with_a_short_one(

@@ -1,0 +1,204 @@
+"""Steps on a GPU, one ahead of the tokens that come back.
+
+A step in which every sequence decodes is one graph; one with chunks of prompts is launched
+operation by operation. Either samples on the device and keeps the new ids there for the next step;
+a copy travels back and is waited for only when the core asks. Nothing else waits for the device.
+"""
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ixc_cuda.sampling import SamplingState
+from ixc_runtime.engine_process.batch_places import BatchPlaces, pinned
+from ixc_runtime.engine_process.decode_graphs import PLACE, DecodeGraphs, draw
+from ixc_runtime.engine_process.images import EncodedImages
+from ixc_runtime.engine_process.runner import LaunchedStep, PlainRunner, banned, sampling_row
+from ixc_runtime.model.decoder import Model
+from ixc_runtime.model.kv_arena import KvArena
+from ixc_runtime.model_info import MemoryPlan
+from ixc_runtime.ops.cuda import CudaOps
+from ixc_runtime.prompt.layout import IMAGE_TOKEN
+from ixc_runtime.request import BASE_ADAPTER, TokenLogprob
+from ixc_runtime.sampling.sampler import SampledToken, TopLogprobs, top_logprobs
+from ixc_runtime.scheduler.scheduler import Chunk
+from ixc_runtime.scheduler.sequence import UNKNOWN
+
+# Biases and bans of one sequence: the contract allows 1,024 biases, and bans stand beside them.
+_MOST_EDITS = 2048
+
+
+class CudaRunner(PlainRunner):
+    runs_ahead = True
+
+    def __init__(
+        self, model: Model, arena: KvArena, images: EncodedImages, *, plan: MemoryPlan
+    ) -> None:
+        super().__init__(model, arena, images, plan=plan)
+        ops = model.ops
+        assert isinstance(ops, CudaOps), "the plain runner runs plain operations"
+        # As long as a context can be made, which is four times the native one.
+        longest = min(4 * model.config.max_position_embeddings, plan.capacity_tokens)
+        self._places = BatchPlaces(
+            model.config,
+            num_places=plan.max_batch,
+            max_pages=-(-longest // plan.page_size),
+            device=model.device,
+        )
+        self._sampling = SamplingState(
+            num_slots=plan.max_batch,
+            vocab=model.config.vocab_size,
+            device=model.device,
+            most_edits=_MOST_EDITS * plan.max_batch,
+        )
+        self._banned: dict[int, tuple[int, ...]] = {}
+        self._graphs = DecodeGraphs(
+            model, ops, arena, self._places, self._sampling, max_batch=plan.max_batch
+        )
+        self._revision = model.revision
+        with torch.inference_mode():
+            self._graphs.capture_all()
+
+    @torch.inference_mode()
+    def launch(self, chunks: Many[Chunk]) -> LaunchedStep:
+        for sequence, place in self._places.take([chunk.sequence for chunk in chunks]):
+            row = sampling_row(sequence)
+            self._sampling.admit(place, row)
+            self._banned[place] = row.banned
+        sampling = [chunk for chunk in chunks if chunk.yields_token]
+        if all(_decodes(chunk) for chunk in chunks):
+            logits, ids, finite = self._replay(chunks)
+        else:
+            logits, ids, finite = self._run(chunks, sampling)
+        return _Launched.of(logits, ids, finite, sampling)
+
+    def is_usable(self) -> bool:
+        """A kernel that went astray takes the whole context with it: every later call fails."""
+        try:
+            torch.cuda.synchronize(self._model.device)
+        except RuntimeError:
+            return False
+        return True
+
+    def _stage(self, sampling: Many[Chunk]) -> None:
+        """Tell the sampler whose tokens this step draws, and what has changed about them."""
+        places = [self._places.place(chunk.sequence) for chunk in sampling]
+        for place, chunk in zip(places, sampling, strict=True):
+            if (now := banned(chunk.sequence)) != self._banned[place]:
+                self._sampling.ban(place, now)
+                self._banned[place] = now
+        self._sampling.stage(places, [chunk.sequence.num_output for chunk in sampling])
+
+    def _replay(self, chunks: Many[Chunk]) -> tuple[Tensor, Tensor, Tensor]:
+        if self._revision != self._model.revision:
+            self._graphs.forget_adapters()
+            self._revision = self._model.revision
+        size = self._graphs.padded(len(chunks))
+        wanted = [chunk.sequence.request.adapter for chunk in chunks]
+        adapters = tuple(sorted(set(wanted) - {BASE_ADAPTER}))
+        self._graphs.capture(size, adapters)
+        self._stage(chunks)
+        inputs = torch.zeros(3, size, dtype=torch.int64)
+        inputs[PLACE] = self._places.nobody
+        inputs[:, : len(chunks)] = torch.tensor(
+            [
+                (self._places.place(each.sequence), each.stop, each.sequence.tokens[each.start])
+                for each in chunks
+            ]
+        ).t()
+        self._graphs.inputs[:, :size].copy_(pinned(inputs), non_blocking=True)
+        for adapter in adapters:
+            mask = self._graphs.mask(adapter)
+            takes = torch.zeros(size, 1, dtype=mask.dtype)
+            takes[: len(wanted), 0] = torch.tensor([float(each == adapter) for each in wanted])
+            mask[:size].copy_(pinned(takes), non_blocking=True)
+        output = self._graphs.replay(size, adapters)
+        count = len(chunks)
+        return output.logits[:count], output.ids[:count], output.finite[:count]
+
+    def _run(self, chunks: Many[Chunk], sampling: Many[Chunk]) -> tuple[Tensor, Tensor, Tensor]:
+        self._stage(sampling)
+        logits = self._model.forward(self._batch(chunks), self._arena)
+        ids, finite = draw(logits, self._sampling)
+        places = [self._places.place(chunk.sequence) for chunk in sampling]
+        self._places.last_ids[self._upload(torch.tensor(places, dtype=torch.int64))] = ids
+        return logits, ids, finite
+
+    def _upload(self, tensor: Tensor) -> Tensor:
+        return pinned(tensor).to(self._model.device, non_blocking=True)
+
+    def _token_ids(self, chunks: Many[Chunk], starts: Many[int]) -> Tensor:
+        """Tokens that have not come back are taken from where the last step left them."""
+        tokens, places = [], []
+        for chunk in chunks:
+            part = chunk.sequence.tokens[chunk.start : chunk.stop]
+            tokens += part
+            places += [self._places.place(chunk.sequence)] * len(part)
+        ids = self._upload(torch.tensor(tokens))
+        last = self._places.last_ids[self._upload(torch.tensor(places))]
+        return torch.where(ids == UNKNOWN, last, ids.clamp(min=0))
+
+
+def _decodes(chunk: Chunk) -> bool:
+    """Whether the chunk is one row that needs nothing but its token's embedding."""
+    return (
+        chunk.yields_token
+        and chunk.stop - chunk.start == 1
+        and chunk.sequence.tokens[chunk.start] != IMAGE_TOKEN
+    )
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """On its way into memory that the device can write by itself."""
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Launched:
+    """What a step brings back, on its way into host memory until `arrived`."""
+
+    arrived: torch.cuda.Event
+    ids: Tensor
+    finite: Tensor
+    top: TopLogprobs | None
+    wanted: tuple[int | None, ...]  # of each row, how many of the likeliest tokens
+
+    @classmethod
+    def of(cls, logits: Tensor, ids: Tensor, finite: Tensor, sampling: Many[Chunk]) -> "_Launched":
+        wanted = tuple(chunk.sequence.request.top_logprobs for chunk in sampling)
+        top = None
+        if any(count is not None for count in wanted):
+            found = top_logprobs(logits, ids, max(count or 0 for count in wanted))
+            top = TopLogprobs(
+                chosen=_to_host(found.chosen),
+                ids=_to_host(found.ids),
+                values=_to_host(found.values),
+            )
+        launched = cls(
+            arrived=torch.cuda.Event(),  # type: ignore[no-untyped-call]
+            ids=_to_host(ids),
+            finite=_to_host(finite),
+            top=top,
+            wanted=wanted,
+        )
+        launched.arrived.record()
+        return launched
+
+    def tokens(self) -> list[SampledToken | None]:
+        self.arrived.synchronize()
+        ids, finite = self.ids.tolist(), self.finite.tolist()
+        return [
+            SampledToken(token_id=ids[row], logprob=self._logprob(row, ids[row]))
+            if finite[row]
+            else None
+            for row in range(len(ids))
+        ]
+
+    def _logprob(self, row: int, token_id: int) -> TokenLogprob | None:
+        count = self.wanted[row]
+        if count is None or self.top is None:
+            return None
+        return self.top.of_row(row, token_id, count)
