@@ -25,7 +25,6 @@ _TILE_ROWS = 8  # query rows of one tensor-core product
 _QUERY_TILES = (1, 2, 3)  # products that share one read of the pages; four find no registers
 _THREADS = 128
 _PLAN_THREADS = 512
-_BLOCKS_PER_MULTIPROCESSOR = 2  # that fit together, and cover the latency of memory
 
 
 def _kernel_name(dtype: torch.dtype, head_dim: int, query_tiles: int) -> str:
@@ -62,9 +61,13 @@ def passes_for(rows: int) -> Passes:
     return Passes(query_tiles=-(-tiles // passes), passes=passes)
 
 
-def num_workers(multiprocessors: int, kv_heads: int) -> int:
-    """Workers a KV head has, so that all together just fill the chip."""
-    return max(1, multiprocessors * _BLOCKS_PER_MULTIPROCESSOR // kv_heads)
+def num_workers(multiprocessors: int, kv_heads: int, rows: int) -> int:
+    """Workers a KV head has, so that all blocks together just fill the chip.
+
+    Three of the kernel for eight query rows fit a multiprocessor, two of the wider ones.
+    """
+    blocks = 3 if rows <= _TILE_ROWS else 2
+    return max(1, multiprocessors * blocks // kv_heads)
 
 
 class DecodeWorkspace:
@@ -92,7 +95,7 @@ class DecodeWorkspace:
         self.kv_heads = kv_heads
         self.group = group
         self.head_dim = head_dim
-        self.workers = num_workers(multiprocessors, kv_heads)
+        self.workers = num_workers(multiprocessors, kv_heads, max_query_rows * group)
         rows = 2 * self.workers * kv_heads * max_query_rows * group
         passes = passes_for(max_query_rows * group).passes
         self.shares = torch.zeros(self.workers, 4, dtype=torch.int32, device=device)

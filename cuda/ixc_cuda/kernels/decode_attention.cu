@@ -70,45 +70,28 @@ __device__ __forceinline__ float4 scaled_sum(float4 x, float a, float4 y, float 
     return make_float4(a * x.x + b * y.x, a * x.y + b * y.y, a * x.z + b * y.z, a * x.w + b * y.w);
 }
 
-// The parts of a row in their order, by D / 4 lanes with four columns each; `source(i)` is the row
-// of partial results that part i is in. Each lane finds the weight of one part, all use it.
+// The parts of a row in their order; `source(i)` is the row of partial results that part i is in.
 template <int D, int AtOnce, typename Source>
 __device__ __forceinline__ Part merge_parts(const float* sums, const float2* stats,
                                             const Source& source, int parts) {
-    constexpr int kLanes = D / 4;
-    const int lane = threadIdx.x % kLanes;
     Part all{kLowest, 0.0f, {}};
-    for (int first = 0; first < parts; first += kLanes) {
-        const int count = min(kLanes, parts - first);
-        float2 stat = make_float2(kLowest, 0.0f);
-        if (lane < count) stat = __ldcg(stats + source(first + lane));
-        float raised = fmaxf(all.maximum, stat.x);
+    for (int first = 0; first < parts; first += AtOnce) {
+        float2 stat[AtOnce];
+        float4 sum[AtOnce];
 #pragma unroll
-        for (int distance = 1; distance < kLanes; distance *= 2) {
-            raised = fmaxf(raised, __shfl_xor_sync(~0u, raised, distance));
+        for (int k = 0; k < AtOnce; ++k) {
+            const int row = source(min(first + k, parts - 1));
+            stat[k] = __ldcg(stats + row);
+            sum[k] = __ldcg(reinterpret_cast<const float4*>(sums + row * D));
         }
-        const float factor = exp2_fast(stat.x - raised);
-        float weight = stat.y * factor;
 #pragma unroll
-        for (int distance = 1; distance < kLanes; distance *= 2) {
-            weight += __shfl_xor_sync(~0u, weight, distance);
-        }
-        const float shrink = exp2_fast(all.maximum - raised);
-        all.maximum = raised;
-        all.weight = all.weight * shrink + weight;
-        all.sum = scaled_sum(all.sum, shrink, all.sum, 0.0f);
-        for (int i = 0; i < count; i += AtOnce) {
-            float4 sum[AtOnce];
-#pragma unroll
-            for (int k = 0; k < AtOnce; ++k) {
-                const int part = first + min(i + k, count - 1);
-                sum[k] = __ldcg(reinterpret_cast<const float4*>(sums + source(part) * D));
-            }
-#pragma unroll
-            for (int k = 0; k < AtOnce; ++k) {
-                const float share = __shfl_sync(~0u, factor, i + k, kLanes);
-                all.sum = scaled_sum(all.sum, 1.0f, sum[k], i + k < count ? share : 0.0f);
-            }
+        for (int k = 0; k < AtOnce; ++k) {
+            const float raised = fmaxf(all.maximum, stat[k].x);
+            const float shrink = exp2_fast(all.maximum - raised);
+            const float factor = first + k < parts ? exp2_fast(stat[k].x - raised) : 0.0f;
+            all.maximum = raised;
+            all.weight = all.weight * shrink + stat[k].y * factor;
+            all.sum = scaled_sum(all.sum, shrink, sum[k], factor);
         }
     }
     return all;
@@ -239,16 +222,12 @@ __global__ void __launch_bounds__(kThreads, QueryTiles == 1 ? 3 : 2) decode_atte
                     unsigned even[4], odd[4];
                     Pages::key_fragment(even, key_words, step);
                     Pages::key_fragment(odd, key_words, step + 1);
-                    uint4 b[QueryTiles];
 #pragma unroll
                     for (int n = 0; n < QueryTiles; ++n) {
-                        b[n] = *reinterpret_cast<const uint4*>(
+                        const uint4 b = *reinterpret_cast<const uint4*>(
                             &shared.queries[n * kTileRows + g][Pages::key_column(step, t)]);
-                        mma_16816<T>(scores[n], even, b[n].x, b[n].y);
-                    }
-#pragma unroll
-                    for (int n = 0; n < QueryTiles; ++n) {
-                        mma_16816<T>(scores[n], odd, b[n].z, b[n].w);
+                        mma_16816<T>(scores[n], even, b.x, b.y);
+                        mma_16816<T>(scores[n], odd, b.z, b.w);
                     }
                 }
 
@@ -260,18 +239,15 @@ __global__ void __launch_bounds__(kThreads, QueryTiles == 1 ? 3 : 2) decode_atte
                                      now.length - 1 - next_slot, lane);
                 }
 
-                // Only the sequence's last slots are hidden from anyone.
-                if (slot + kWarpSlots > now.length - (query_rows - 1)) {
-#pragma unroll
-                    for (int n = 0; n < QueryTiles; ++n) {
-                        hide_slots(scores[n], slot + g, now.length - (query_rows - 1),
-                                   first_row + n * kTileRows + 2 * t, group);
-                    }
-                }
-                softmax.weigh(scores, scale_log2);
                 unsigned weights[QueryTiles][2];
 #pragma unroll
                 for (int n = 0; n < QueryTiles; ++n) {
+                    // Only the sequence's last slots are hidden from anyone.
+                    if (slot + kWarpSlots > now.length - (query_rows - 1)) {
+                        hide_slots(scores[n], slot + g, now.length - (query_rows - 1),
+                                   first_row + n * kTileRows + 2 * t, group);
+                    }
+                    softmax.weigh(n, scores[n], scale_log2);
                     weights[n][0] = transpose_8x8(pack<T>(scores[n][0], scores[n][1]));
                     weights[n][1] = transpose_8x8(pack<T>(scores[n][2], scores[n][3]));
                 }
@@ -367,15 +343,14 @@ __global__ void __launch_bounds__(kThreads, QueryTiles == 1 ? 3 : 2) decode_atte
                 if (shared.is_last) *arrived = 0;
             }
             __syncthreads();
-            for (int i = threadIdx.x; shared.is_last && i - lane < rows * (D / 4); i += kThreads) {
+            for (int i = threadIdx.x; shared.is_last && i < rows * (D / 4); i += kThreads) {
                 const int row = i / (D / 4), column = i % (D / 4) * 4;
-                // Whole warps come along, for they exchange weights.
                 const auto source = [&](int part) {
-                    const int slot = 2 * (span.first_worker + part) + (part == 0);
-                    return partial_row(slot, min(row, rows - 1));
+                    return partial_row(2 * (span.first_worker + part) + (part == 0), row);
                 };
-                const Part part = merge_parts<D, 8>(sums + column, stats, source, span.workers);
-                if (row < rows) store4<T>(out + row_offset(now.sequence, row) + column, part);
+                const Part part = merge_parts<D, QueryTiles == 1 ? 8 : 4>(
+                    sums + column, stats, source, span.workers);
+                store4<T>(out + row_offset(now.sequence, row) + column, part);
             }
         }
 

@@ -1,7 +1,10 @@
 // Divides the tiles of all sequences evenly among workers (decode_plan.cuh).
 //
-//     worker w has the tiles [w T / W, (w + 1) T / W) of T; W is at most T, so that none is idle
-//     between two that share a sequence
+//     worker w has the tiles [w T / W, (w + 1) T / W) of T
+//
+// W is the fewest workers that finish as early as all `most_workers` would: where some have two
+// tiles anyway, others with one save no time and leave more parts to merge. So W is at most T, and
+// none is idle between two that share a sequence.
 //
 // lengths  (sequences) int32    slots of each; 0 is absent
 // shares   (workers) Share      out

@@ -60,20 +60,22 @@ def test_every_kernel_that_may_be_asked_for_is_listed() -> None:
     assert "decode_plan" in listed
 
 
-def test_workers_of_all_heads_fill_the_chip_once() -> None:
+@pytest.mark.parametrize(("rows", "blocks"), [(1, 3), (8, 3), (9, 2), (64, 2)])
+def test_workers_of_all_heads_fill_the_chip_once(rows: int, blocks: int) -> None:
+    """One more a head would not fit beside the others, and run alone when they are done."""
     for multiprocessors in (1, 108, 132):
         for kv_heads in (1, 3, 8, 64):
-            workers = num_workers(multiprocessors, kv_heads)
-            assert workers >= 1
-            assert workers == 1 or workers * kv_heads <= 2 * multiprocessors
+            workers = num_workers(multiprocessors, kv_heads, rows)
+            assert workers == 1 or workers * kv_heads <= blocks * multiprocessors
+            assert (workers + 1) * kv_heads > blocks * multiprocessors
 
 
 def test_workspace_has_room_for_two_partial_results_a_worker() -> None:
     small, large = workspace(max_query_rows=1), workspace(max_query_rows=2)
-    rows = 2 * small.workers * KV_HEADS * GROUP
-    assert small.sums.shape == (rows, HEAD_DIM)
-    assert small.stats.shape == (rows, 2)
-    assert large.sums.shape == (2 * rows, HEAD_DIM)
+    for room in (small, large):
+        rows = 2 * room.workers * KV_HEADS * GROUP * room.max_query_rows
+        assert room.sums.shape == (rows, HEAD_DIM)
+        assert room.stats.shape == (rows, 2)
     assert small.num_bytes >= small.sums.nbytes + small.stats.nbytes
 
 

@@ -11,7 +11,15 @@
 constexpr float kLowest = -1e30f;
 constexpr float kHidden = -1.0f / 0.0f;  // the score of a slot that a row does not see
 
-// The sum over lanes that differ in lane / 4: all slots of a query row.
+// The largest over lanes that differ in lane / 4: all slots of a query row.
+__device__ __forceinline__ float max_over_slots(float x) {
+#pragma unroll
+    for (int distance = 4; distance < 32; distance *= 2) {
+        x = fmaxf(x, __shfl_xor_sync(~0u, x, distance));
+    }
+    return x;
+}
+
 __device__ __forceinline__ float sum_over_slots(float x) {
 #pragma unroll
     for (int distance = 4; distance < 32; distance *= 2) x += __shfl_xor_sync(~0u, x, distance);
@@ -49,41 +57,22 @@ struct Softmax {
         }
     }
 
-    // Turns scores of sixteen slots into weights; rescales what was summed under a lower maximum.
-    __device__ __forceinline__ void weigh(float (&scores)[QueryTiles][4], float scale_log2) {
-        float largest[QueryTiles][2];
+    // Turns a query tile's scores of sixteen slots into weights; rescales what was summed under a
+    // lower maximum.
+    __device__ __forceinline__ void weigh(int n, float (&scores)[4], float scale_log2) {
 #pragma unroll
-        for (int n = 0; n < QueryTiles; ++n) {
+        for (int e = 0; e < 2; ++e) {
+            const float largest = max_over_slots(fmaxf(scores[e], scores[e + 2]));
+            const float raised = fmaxf(maximum[n][e], largest * scale_log2);
+            const float shrink = exp2_fast(maximum[n][e] - raised);
+            maximum[n][e] = raised;
+            sum[n][e] *= shrink;
 #pragma unroll
-            for (int e = 0; e < 2; ++e) largest[n][e] = fmaxf(scores[n][e], scores[n][e + 2]);
-        }
-        // All rows at a time: an exchange takes 30 cycles, but they may follow each other closely.
+            for (int i = e; i < 4; i += 2) {
+                scores[i] = exp2_fast(fmaf(scores[i], scale_log2, -raised));
+                sum[n][e] += scores[i];
 #pragma unroll
-        for (int distance = 4; distance < 32; distance *= 2) {
-#pragma unroll
-            for (int n = 0; n < QueryTiles; ++n) {
-#pragma unroll
-                for (int e = 0; e < 2; ++e) {
-                    const float other = __shfl_xor_sync(~0u, largest[n][e], distance);
-                    largest[n][e] = fmaxf(largest[n][e], other);
-                }
-            }
-        }
-#pragma unroll
-        for (int n = 0; n < QueryTiles; ++n) {
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-                const float raised = fmaxf(maximum[n][e], largest[n][e] * scale_log2);
-                const float shrink = exp2_fast(maximum[n][e] - raised);
-                maximum[n][e] = raised;
-                sum[n][e] *= shrink;
-#pragma unroll
-                for (int i = e; i < 4; i += 2) {
-                    scores[n][i] = exp2_fast(fmaf(scores[n][i], scale_log2, -raised));
-                    sum[n][e] += scores[n][i];
-#pragma unroll
-                    for (int m = 0; m < D / 16; ++m) acc[n][m][i] *= shrink;
-                }
+                for (int m = 0; m < D / 16; ++m) acc[n][m][i] *= shrink;
             }
         }
     }
