@@ -29,7 +29,7 @@ _MOST_MAPS = 4096
 
 _TYPES = {torch.bfloat16: "__nv_bfloat16", torch.float16: "__half"}
 _HEAD_DIMS = (64, 128)
-_GROUPS = (3, 4)
+GROUPS = (3, 4)  # query heads that share a KV head
 _HOPPER = (9, 0)
 
 INSTANTIATIONS = tuple(
@@ -41,7 +41,7 @@ INSTANTIATIONS = tuple(
     for suffix, architectures in (("sm80", ("sm_80", "sm_90")), ("sm90", ("sm_90a",)))
     for type_name in _TYPES.values()
     for head_dim in _HEAD_DIMS
-    for group in _GROUPS
+    for group in GROUPS
 )
 
 
@@ -184,10 +184,10 @@ def configure(
     capability: tuple[int, int], dtype: torch.dtype, head_dim: int, group: int
 ) -> Configuration:
     """The kernel for a GPU of that compute capability and these shapes."""
-    if dtype not in _TYPES or head_dim not in _HEAD_DIMS or group not in _GROUPS:
+    if dtype not in _TYPES or head_dim not in _HEAD_DIMS or group not in GROUPS:
         raise ValueError(
             f"no kernel for {dtype}, heads of {head_dim}, {group} query heads a KV head; there are "
-            f"{[*map(str, _TYPES)]}, heads of {_HEAD_DIMS}, groups of {_GROUPS}"
+            f"{[*map(str, _TYPES)]}, heads of {_HEAD_DIMS}, groups of {GROUPS}"
         )
     arguments = f"<{_TYPES[dtype]}, {head_dim}, {group}>"
     row_bytes = head_dim * dtype.itemsize

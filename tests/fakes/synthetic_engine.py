@@ -34,6 +34,7 @@ from ixc_runtime.engine_process.messages import (
     Token,
     Update,
 )
+from ixc_runtime.engine_process.planning import batch_limit
 from ixc_runtime.model_info import EngineLoad, MemoryPlan, ModelInfo
 from ixc_runtime.prompt.tokenizer import load_tokenizer
 from ixc_runtime.request import FinishReason
@@ -55,7 +56,7 @@ class SyntheticEngine:
 
     def __init__(self, config: EngineConfig, *, rate: float, step_seconds: float) -> None:
         self._vocabulary = _plain_ids(Path(config.model))
-        self._max_batch = config.max_batch
+        self._max_batch = batch_limit(config)
         self._per_step = max(1, round(rate * step_seconds))
         self._step_seconds = step_seconds
         self._sequences: dict[str, _Sequence] = {}
@@ -179,10 +180,10 @@ def _ready(config: EngineConfig) -> Ready:
         page_size=_PAGE_SIZE,
         num_pages=1 << 20,
         bytes_per_token=0,
-        max_batch=config.max_batch,
-        max_step_tokens=config.max_batch,
+        max_batch=batch_limit(config),
+        max_step_tokens=batch_limit(config),
         tiles_per_step=1,
-        queue_limit=config.queue_limit,
+        queue_limit=4 * batch_limit(config) if config.queue_limit is None else config.queue_limit,
     )
     return Ready(info, plan)
 

@@ -202,13 +202,14 @@ class EngineCore:
         num_tiles = self._images.encode(self.plan.tiles_per_step)
         if not self._may_run_ahead():
             self._land()
-        launched = self._launch(self.scheduler.plan(self._images.has))
+        chunks = self.scheduler.plan(self._images.has)
+        launched = self._launch(chunks)
         self._land()
         self._on_its_way = launched
         if not self._runner.runs_ahead:
             self._land()
         updates, self._updates = self._updates, []
-        return updates, bool(launched or was_on_its_way or num_tiles)
+        return updates, bool(chunks or was_on_its_way or num_tiles)
 
     def _may_run_ahead(self) -> bool:
         return not any(sequence.samples_by_words for sequence in self.scheduler.running)
@@ -256,10 +257,14 @@ class EngineCore:
             sampled = next(tokens) if chunk.yields_token else None
             if chunk.sequence.table is None:
                 continue  # it ended while the step was on its way
+            if chunk.yields_token and sampled is None:
+                # Its pages may hold what is not finite either: they are not to be found again.
+                self._fail(chunk.sequence, EngineFault("the model's output is not finite"))
+                continue
             self.scheduler.landed(chunk)
             if chunk.ends_prompt:
                 self._finish_prompt(chunk.sequence)
-            if chunk.yields_token:
+            if sampled is not None:
                 self._accept(chunk, sampled)
 
     def _fail_step(self, chunks: list[Chunk], error: Exception) -> None:
@@ -289,12 +294,9 @@ class EngineCore:
             )
         )
 
-    def _accept(self, chunk: Chunk, sampled: SampledToken | None) -> None:
+    def _accept(self, chunk: Chunk, sampled: SampledToken) -> None:
         """The token behind the chunk: take it in, unless it ends the answer."""
         sequence = chunk.sequence
-        if sampled is None:
-            self._fail(sequence, EngineFault("the model's output is not finite"))
-            return
         if sampled.token_id in sequence.request.stop_token_ids:
             self._finish(sequence, FinishReason.STOP, stop_token_id=sampled.token_id)
             return

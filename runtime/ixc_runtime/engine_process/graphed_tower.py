@@ -6,6 +6,7 @@ Every tile has the same size, so the number of tiles is all that a shape depends
 import torch
 from torch import Tensor
 
+from ixc_runtime.engine_process.batch_places import pinned
 from ixc_runtime.model.vision import Vision
 
 
@@ -18,7 +19,7 @@ class GraphedTower:
         self._pool = torch.cuda.graph_pool_handle()
 
     def cut(self, pixels: Tensor) -> Tensor:
-        return self._vision.cut(pixels)
+        return self._vision.cut(pinned(pixels))
 
     @torch.inference_mode()
     def encode_tiles(self, tiles: Tensor) -> Tensor:

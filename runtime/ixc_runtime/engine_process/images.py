@@ -34,14 +34,26 @@ class Tower(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class _Picture:
-    """`wanted_by` counts live sequences. `features` is the last of pixels → tiles → features."""
+    """`wanted_by` counts live sequences. `features` is the last of pixels → tiles → features.
+
+    Pixels wait on the host: as tiles they take four times the room, and on the device.
+    """
 
     slots: ImageSlots
     wanted_by: int = 0
+    pixels: Tensor | None = None  # (height, width, 3) uint8
     tiles: Tensor | None = None
     encoded: list[Tensor] = field(default_factory=list)
     features: Tensor | None = None
     seconds: float = 0.0
+
+    @property
+    def has_arrived(self) -> bool:
+        return not (self.pixels is None and self.tiles is None and self.features is None)
+
+    @property
+    def is_to_encode(self) -> bool:
+        return self.has_arrived and self.features is None
 
     @property
     def num_encoded(self) -> int:
@@ -71,7 +83,7 @@ class EncodedImages:
 
     @property
     def has_work(self) -> bool:
-        return any(picture.tiles is not None for picture in self._pictures.values())
+        return any(picture.is_to_encode for picture in self._pictures.values())
 
     def want(self, slots: ImageSlots) -> bool:
         """One more sequence wants this picture. True when its pixels have to be fetched."""
@@ -104,7 +116,7 @@ class EncodedImages:
             excess -= size
 
     def supply(self, pixels: Pixels) -> None:
-        """Pixels have arrived: read them, delete the file, queue the tiles if still wanted.
+        """Pixels have arrived: read them, delete the file, queue them if still wanted.
 
         Raises EngineFault when the file is not what its message says.
         """
@@ -116,15 +128,14 @@ class EncodedImages:
         finally:
             path.unlink(missing_ok=True)
         picture = self._pictures.get(pixels.key)
-        if picture is None or picture.tiles is not None or picture.features is not None:
+        if picture is None or picture.has_arrived:
             return
         if len(content) != pixels.width * pixels.height * 3:
             raise EngineFault(
                 f"{len(content)} bytes of pixels for {pixels.width} x {pixels.height}"
             )
-        assert self._tower is not None, "only a model with a tower asks for pixels"
         rows = torch.frombuffer(content, dtype=torch.uint8)
-        picture.tiles = self._tower.cut(rows.view(pixels.height, pixels.width, 3))
+        picture.pixels = rows.view(pixels.height, pixels.width, 3)
 
     def encode(self, max_tiles: int) -> int:
         """Encode up to `max_tiles` tiles, oldest picture first; the number of tiles encoded."""
@@ -132,14 +143,16 @@ class EncodedImages:
         for picture in self._pictures.values():
             if left == 0:
                 break
-            if picture.tiles is not None:
+            if picture.is_to_encode:
                 left -= self._encode_some(picture, left)
         return max_tiles - left
 
     def _encode_some(self, picture: _Picture, max_tiles: int) -> int:
-        assert self._tower is not None, "only a model with a tower cuts tiles"
-        assert picture.tiles is not None, "the caller looked"
+        assert self._tower is not None, "only a model with a tower asks for pixels"
         began = time.perf_counter()
+        if picture.tiles is None:
+            assert picture.pixels is not None, "the caller looked"
+            picture.tiles, picture.pixels = self._tower.cut(picture.pixels), None
         start = picture.num_encoded
         part = picture.tiles[start : start + max_tiles]
         picture.encoded.append(self._tower.encode_tiles(part))

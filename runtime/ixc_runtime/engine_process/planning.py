@@ -72,16 +72,23 @@ def make_plan(
     _check(config, model)
     kind = device_kind(config.device)
     page_size = config.page_size or _PAGE_SIZE[kind]
+    if backend == "cuda" and (page_size < 16 or page_size.bit_count() > 1):
+        message = f"page_size is {page_size}, allowed on a GPU: powers of two from 16 up"
+        raise FieldInvalid("page_size", message)
     max_batch = batch_limit(config)
     max_step_tokens = config.max_step_tokens or max(_STEP_TOKENS[kind], max_batch)
     tiles_per_step = config.tiles_per_step or _TILES_PER_STEP[kind]
     page_bytes = bytes_per_token(model, dtype_bytes) * page_size
     wanted_context = config.max_context or model.max_position_embeddings
-    kv_bytes = config.kv_bytes
+    kv_bytes, advice = config.kv_bytes, "give it more memory"
     if kv_bytes is None and kind == "cuda":
         # The card is ours: all that weights, scratch and graphs leave.
         scratch = scratch_bytes(model, dtype_bytes, rows=max_step_tokens, sampled_rows=max_batch)
         kv_bytes = max(free_bytes - scratch, 0)
+        advice = (
+            f"{free_bytes} are free on {config.device} beside the weights, steps need {scratch} of "
+            f"them: less with a max_step_tokens below {max_step_tokens}"
+        )
     elif kv_bytes is None:
         # Room for a few full contexts, but never so much that the rest of the machine suffers.
         one_context = -(-wanted_context // page_size) * page_bytes
@@ -90,7 +97,7 @@ def make_plan(
     if num_pages * page_size < min(1024, wanted_context):
         raise KvCacheFull(
             f"the KV cache has room for {num_pages * page_size} tokens "
-            f"({kv_bytes} bytes at {page_bytes // page_size} a token); give it more memory",
+            f"({kv_bytes} bytes at {page_bytes // page_size} a token); {advice}",
             kvBytes=kv_bytes,
             bytesPerToken=page_bytes // page_size,
         )

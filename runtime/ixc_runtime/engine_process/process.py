@@ -34,7 +34,14 @@ from ixc_runtime.engine_process.messages import (
 from ixc_runtime.engine_process.planning import batch_limit, device_kind, make_plan
 from ixc_runtime.engine_process.runner import MakeRunner, PlainRunner
 from ixc_runtime.engine_process.user_adapters import read_adapter
-from ixc_runtime.errors import CheckpointInvalid, EngineFault, FieldInvalid, RuntimeFault
+from ixc_runtime.errors import (
+    CheckpointInvalid,
+    CheckpointUnsupported,
+    EngineFault,
+    FieldInvalid,
+    MemoryLow,
+    RuntimeFault,
+)
 from ixc_runtime.media.geometry import num_image_tokens
 from ixc_runtime.model.decoder import Model
 from ixc_runtime.model.loader import checkpoint_digest, load_model
@@ -89,6 +96,18 @@ def build_engine(
     config: EngineConfig, tell: Callable[[Loading], None] = lambda loading: None
 ) -> tuple[EngineCore, Ready]:
     """Load the model, plan the memory, take it. Raises a RuntimeFault that says what is wrong."""
+    try:
+        return _build_engine(config, tell)
+    except torch.OutOfMemoryError:
+        _log.exception("the engine does not fit")
+        raise MemoryLow(
+            f"the model needs more memory than is free on {config.device}", device=config.device
+        ) from None
+
+
+def _build_engine(
+    config: EngineConfig, tell: Callable[[Loading], None]
+) -> tuple[EngineCore, Ready]:
     folder = Path(config.model)
     tell(Loading(LoadingStage.KERNELS))
     ops = _choose_ops(config, folder)
@@ -112,26 +131,33 @@ def build_engine(
 def _choose_ops(config: EngineConfig, folder: Path) -> Ops:
     """Kernels of ours on a GPU in half precision, plain torch for all the rest.
 
-    Raises FieldInvalid where a GPU is wanted and cannot be used.
+    Raises FieldInvalid where a GPU is wanted and cannot be used, CheckpointUnsupported where there
+    are no kernels for the model's sizes.
     """
     if config.device == "cpu":
         return CpuOps()
     kind, _, index = config.device.partition(":")
     if kind != "cuda" or not (index.isdecimal() or not index):
         raise FieldInvalid("device", f"device is {config.device}, allowed: cpu, cuda, cuda:N")
+    device = int(index or 0)
     try:
-        info = check_device(int(index or 0))
+        info = check_device(device)
     except DeviceRefused as refused:
         raise FieldInvalid("device", f"device is {config.device}: {refused}") from None
     _log.info("running on %s, compute capability %d.%d", info.name, *info.capability)
+    # Streams, events, graphs and our kernels are the current device's.
+    torch.cuda.set_device(device)
     if config.dtype == "float32":
         return CpuOps(name="plain torch")
     # Kernels need torch's CUDA build and CuPy: imported where a GPU is there.
     from ixc_cuda.kernel import compile_all
-    from ixc_runtime.ops.cuda import CudaOps
+    from ixc_runtime.ops.cuda import CudaOps, unsupported_shapes
 
-    compile_all(int(index or 0))
-    return CudaOps(load_config(folder), max_sequences=batch_limit(config), device=config.device)
+    model = load_config(folder)
+    if reason := unsupported_shapes(model):
+        raise CheckpointUnsupported(f"{reason}; in float32 the GPU computes by plain torch")
+    compile_all(device)
+    return CudaOps(model, max_sequences=batch_limit(config), device=config.device)
 
 
 def _in_hundredths(tell: Callable[[Loading], None]) -> Callable[[int, int], None]:
@@ -210,6 +236,7 @@ def _tower_for(model: Model) -> Tower | None:
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cpu":
         return free_host_bytes()
+    torch.cuda.empty_cache()  # what loading has left behind is free too
     free, _ = torch.cuda.mem_get_info(device)
     return free
 

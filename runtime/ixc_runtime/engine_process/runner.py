@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,9 +82,7 @@ class PlainRunner:
     def _batch(self, chunks: Many[Chunk]) -> StepBatch:
         sizes = [chunk.stop - chunk.start for chunk in chunks]
         starts = (0, *accumulate(sizes))
-        tables = [_pages(chunk.sequence) for chunk in chunks]
-        width = max(len(table) for table in tables)
-        page_tables = torch.tensor([table + [0] * (width - len(table)) for table in tables])
+        page_tables = _padded([_pages(chunk.sequence) for chunk in chunks])
         positions = torch.cat([torch.arange(chunk.start, chunk.stop) for chunk in chunks])
         row_sequence = torch.repeat_interleave(torch.arange(len(chunks)), torch.tensor(sizes))
         pages = page_tables[row_sequence, positions // self._page_size]
@@ -145,6 +144,14 @@ class PlainRunner:
 def _pages(sequence: Sequence) -> list[int]:
     assert sequence.table is not None, "only running sequences are planned"
     return sequence.table.pages
+
+
+def _padded(tables: Many[list[int]]) -> Tensor:
+    """A row a table, zeros behind its end. (`torch.tensor` of lists takes ten times as long.)"""
+    rows = np.zeros((len(tables), max(map(len, tables))), np.int64)
+    for row, table in zip(rows, tables, strict=True):
+        row[: len(table)] = table
+    return torch.from_numpy(rows)
 
 
 def sampling_row(sequence: Sequence) -> SamplingRow:

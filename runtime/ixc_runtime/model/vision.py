@@ -86,6 +86,9 @@ class Vision:
         self._heads = heads
         self._tower = tower
         self._projector = projector
+        device = tower.patches.device
+        self._mean = torch.tensor(MEAN, device=device)[:, None, None]
+        self._std = torch.tensor(STD, device=device)[:, None, None]
 
     @property
     def num_bytes(self) -> int:
@@ -114,10 +117,10 @@ class Vision:
         height, width = pixels.shape[:2]
         if height % side or width % side:
             raise ValueError(f"{width} x {height} pixels are not whole tiles of {side}")
-        picture = pixels.to(self._tower.patches.device).permute(2, 0, 1).to(torch.float32) / 255
-        mean = torch.tensor(MEAN, device=picture.device)[:, None, None]
-        std = torch.tensor(STD, device=picture.device)[:, None, None]
-        picture = (picture - mean) / std
+        # From pinned memory nobody waits for the copy.
+        pixels = pixels.to(self._tower.patches.device, non_blocking=True)
+        picture = pixels.permute(2, 0, 1).to(torch.float32) / 255
+        picture = (picture - self._mean) / self._std
         # No antialiasing: the model was trained on what this interpolation makes of large pictures.
         view = interpolate(picture[None], size=(side, side), mode="bicubic", align_corners=False)
         tiles = picture.reshape(3, height // side, side, width // side, side)

@@ -12,12 +12,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ixc_cuda.decode_attention import DecodePlan, DecodeWorkspace, decode_attention, plan_decode
+from ixc_cuda.decode_attention import (
+    HEAD_DIMS,
+    DecodePlan,
+    DecodeWorkspace,
+    decode_attention,
+    plan_decode,
+)
 from ixc_cuda.device import device_info
 from ixc_cuda.few_rows import few_rows_linear, pays
-from ixc_cuda.prefill_attention import PrefillPlan, plan_prefill, prefill_attention
+from ixc_cuda.prefill_attention import GROUPS, PrefillPlan, plan_prefill, prefill_attention
 from ixc_cuda.rms_norm import rms_norm
 from ixc_cuda.rotary import rotate_and_store
+from ixc_cuda.sampling import MOST_TOKENS
 from ixc_cuda.swiglu import swiglu
 from ixc_runtime.config import ModelConfig
 from ixc_runtime.ops import Int4Weight, LowRankPair, Norm, Rotary, Weight
@@ -43,6 +50,26 @@ class AttentionPlan:
 
     decoding: _Decoding | None
     chunks: PrefillPlan | None
+
+
+def unsupported_shapes(config: ModelConfig) -> str | None:
+    """What the kernels cannot compute of a model of these sizes; None if they can all of it."""
+    group = config.queries_per_group
+    if config.head_dim not in HEAD_DIMS or group not in GROUPS:
+        return (
+            f"heads of {config.head_dim}, {group} to a KV head; there are kernels for heads of "
+            f"{_listed(HEAD_DIMS)}, {_listed(GROUPS)} to a KV head"
+        )
+    for name in ("hidden_size", "intermediate_size", "vocab_size"):
+        if (size := getattr(config, name)) % 8:
+            return f"{name} is {size}; the kernels read eight numbers at once"
+    if config.vocab_size > MOST_TOKENS:
+        return f"a vocabulary of {config.vocab_size}; the sampling kernel takes {MOST_TOKENS}"
+    return None
+
+
+def _listed(sizes: tuple[int, ...]) -> str:
+    return " or ".join(map(str, sizes))
 
 
 class CudaOps:

@@ -201,6 +201,32 @@ def test_one_picture_wanted_by_many_is_rendered_and_encoded_once(
     assert all(outcome.finished for outcome in outcomes.values())
 
 
+def test_pictures_are_cut_when_their_turn_comes(
+    engine: Callable[..., EngineDriver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiles take the device's memory, so those of pictures that wait are not there yet."""
+    driver = engine(max_batch=4, tiles_per_step=1)
+    vision = driver.core.model.vision
+    assert vision is not None
+    cuts: list[torch.Tensor] = []
+    cut = type(vision).cut
+
+    def counted(pixels: torch.Tensor) -> torch.Tensor:
+        cuts.append(pixels)
+        return cut(vision, pixels)
+
+    monkeypatch.setattr(vision, "cut", counted)
+    for index in range(4):
+        driver.submit(f"{index}", [1, Picture(seed=20 + index), 40])
+    driver.step()
+    driver.step()
+
+    assert driver.num_renderings == 4
+    assert len(cuts) == 1
+    assert all(outcome.finished for outcome in driver.run().values())
+    assert len(cuts) == 4
+
+
 def test_a_request_waits_until_its_worst_case_fits(engine: Callable[..., EngineDriver]) -> None:
     """Two requests of 10 pages on 16: the second starts when the first is over, and both end."""
     driver = engine(num_pages=16)
@@ -341,6 +367,24 @@ def test_an_output_that_is_not_finite_fails_one_sequence(
     assert outcomes["text"].ids == alone["text"]
 
 
+def test_pages_of_an_output_that_is_not_finite_are_not_found_again(
+    engine: Callable[..., EngineDriver],
+    alone: dict[str, list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What made it so may be in the pages: the same prompt is computed anew."""
+    driver = engine()
+    submit(driver, "text")
+    forward = driver.core.model.forward
+    with monkeypatch.context() as patch:
+        patch.setattr(driver.core.model, "forward", lambda *given: forward(*given) * torch.nan)
+        driver.run()
+
+    assert driver.core.load.pages_indexed == 0
+    submit(driver, "text")
+    assert driver.run()["text"].ids == alone["text"]
+
+
 def test_a_step_that_raises_fails_its_sequences_and_the_engine_goes_on(
     engine: Callable[..., EngineDriver],
     alone: dict[str, list[int]],
@@ -361,6 +405,27 @@ def test_a_step_that_raises_fails_its_sequences_and_the_engine_goes_on(
     assert driver.outcomes["web"].failed is not None
     submit(driver, "text")
     assert driver.run()["text"].ids == alone["text"]
+
+
+def test_a_step_that_raises_leaves_the_queue_going(
+    engine: Callable[..., EngineDriver],
+    alone: dict[str, list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever waits for the failed one's place is not left until the next message arrives."""
+
+    def broken(batch: object, arena: object) -> torch.Tensor:
+        raise RuntimeError("broken on purpose")
+
+    driver = engine(max_batch=1)
+    submit(driver, "web")
+    submit(driver, "text")
+    with monkeypatch.context() as patch:
+        patch.setattr(driver.core.model, "forward", broken)
+        assert driver.step()
+
+    assert driver.run()["text"].ids == alone["text"]
+    assert driver.outcomes["web"].failed is not None
 
 
 def test_a_device_that_is_lost_ends_the_engine(

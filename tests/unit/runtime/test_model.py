@@ -113,9 +113,3 @@ def test_absent_adapter(model: Model) -> None:
     batch = driver.batch((Lane(tokens=[1, 2], adapter="poetry"), 2))
     with pytest.raises(ValueError, match="poetry"):
         plan_routes(batch, frozenset({"web", IMAGE}))
-
-
-def test_other_device(tmp_path: Path) -> None:
-    """Without operations for it, a device is refused by name."""
-    with pytest.raises(ValueError, match="cuda"):
-        load_model(write_tiny_checkpoint(tmp_path), device="cuda")

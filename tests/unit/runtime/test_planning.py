@@ -30,11 +30,13 @@ OFFICIAL = ModelConfig(
 )
 
 
-def plan(*, free_bytes: int = 64 * GIB, **options: object) -> tuple[MemoryPlan, int]:
+def plan(
+    *, free_bytes: int = 64 * GIB, backend: str = "cpu", **options: object
+) -> tuple[MemoryPlan, int]:
     return make_plan(
         EngineConfig(model="", **options),  # type: ignore[arg-type]
         OFFICIAL,
-        backend="cpu",
+        backend=backend,
         dtype="bfloat16",
         dtype_bytes=2,
         weights_bytes=22 * GIB,
@@ -74,6 +76,21 @@ def test_a_cache_too_small_to_be_of_use_is_refused() -> None:
     """Room for 800 tokens is no chat."""
     with pytest.raises(KvCacheFull, match="room for 800 tokens"):
         plan(kv_bytes=100 * 2**20)
+
+
+def test_a_card_that_steps_alone_would_fill_is_refused_with_the_numbers() -> None:
+    """What is free, what steps need, and which setting makes that less."""
+    with pytest.raises(KvCacheFull, match=f"{4 * GIB} are free on cuda .* max_step_tokens below"):
+        plan(device="cuda", free_bytes=4 * GIB)
+
+
+@pytest.mark.parametrize("page_size", [8, 24])
+def test_pages_that_the_kernels_cannot_read_are_refused(page_size: int) -> None:
+    """Plain torch reads any, on whatever device."""
+    with pytest.raises(FieldInvalid, match=f"page_size is {page_size}, .* powers of two from 16"):
+        plan(device="cuda", backend="cuda", page_size=page_size)
+
+    assert plan(device="cuda", backend="plain torch", page_size=page_size)
 
 
 @pytest.mark.parametrize(

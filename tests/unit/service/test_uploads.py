@@ -290,7 +290,8 @@ async def test_a_store_of_the_first_version_is_taken_over(tmp_path: Path) -> Non
     with contextlib.closing(sqlite3.connect(tmp_path / "sessions.sqlite3")) as connection:
         for table in (
             *("media", "uploads"),
-            *("operation_requests", "operation_events", "operations", "store_identity"),
+            *("operation_requests", "operation_events", "operation_orders"),
+            *("operations", "store_identity"),
         ):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("DELETE FROM schema_version WHERE version > 1")
