@@ -262,6 +262,7 @@ class Engine:
 
     def _hear(self, frame: Frame) -> None:
         self._latest_load = frame.load
+        self._places.kept_waiting(frame.load.waiting)
         for update in frame.updates:
             if isinstance(update, Token):  # nearly all of them are
                 if mailbox := self._mailboxes.get(update.sequence_id):

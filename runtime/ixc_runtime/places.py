@@ -18,11 +18,20 @@ class Places:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._waiting: set[str] = set()
+        self._num_kept_waiting = 0
         self._held_since: dict[str, float] = {}
         self._usual_seconds = 0.0  # 0 until one was given back
 
     def sent(self, sequence_id: str) -> None:
         self._waiting.add(sequence_id)
+
+    def kept_waiting(self, count: int) -> None:
+        """So many of those that the engine knew of could not start in its last step.
+
+        One that was only just sent is not among them: the engine looks between steps, and a step
+        may take a second.
+        """
+        self._num_kept_waiting = count
 
     def started(self, sequence_id: str) -> None:
         # One that has ended here is about to end there.
@@ -42,6 +51,7 @@ class Places:
     def clear(self) -> None:
         """The engine is gone, and with it all who waited; what was learnt stays."""
         self._waiting.clear()
+        self._num_kept_waiting = 0
         self._held_since.clear()
 
     @property
@@ -51,12 +61,14 @@ class Places:
     def wait_seconds(self, max_batch: int) -> float:
         """Until one that came now would hold a place, as far as that can be told; 0: at once.
 
-        A place may also be wanting because the pages are all promised: whoever waits shows it.
+        A place may also be wanting because the pages are all promised: whoever is kept waiting
+        shows it.
         """
-        num_held = len(self._held_since)
-        if not self._waiting and num_held < max_batch:
+        num_held, num_waiting = len(self._held_since), len(self._waiting)
+        is_short = min(self._num_kept_waiting, num_waiting) > 0
+        if num_held + num_waiting < max_batch and not is_short:
             return 0.0
         if not num_held:  # the engine has yet to say who started
             return 0.0
         age = self._now() - sum(self._held_since.values()) / num_held
-        return (len(self._waiting) + 1) * max(self._usual_seconds, age) / num_held
+        return (num_waiting + 1) * max(self._usual_seconds, age) / num_held

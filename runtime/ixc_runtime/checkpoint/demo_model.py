@@ -48,9 +48,9 @@ _SETTINGS = {
     "display_name": "SmolLM2-135M in the IXC layout (demo)",
     "description": (
         "SmolLM2-135M-Instruct (Apache-2.0) repacked exactly: text answers are SmolLM2's. A small "
-        "image tower and partial adapter, trained for minutes on drawn pictures, see some of what "
-        "is on them and are often wrong; photographs they do not understand. The adapters web and "
-        "write make small pages and short articles."
+        "image tower and partial adapter, trained on drawn pictures and clips, see what is on "
+        "such; photographs they do not understand. The adapters web and write make small pages "
+        "and short articles."
     ),
     # SmolLM2's begin of text is its start of turn, which the layout puts there anyway.
     "roles": {

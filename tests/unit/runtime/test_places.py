@@ -61,12 +61,28 @@ def test_places_held_longer_than_ever_before() -> None:
 
 
 def test_pages_that_are_all_promised() -> None:
-    """Whoever waits beside free places shows that there is no room."""
+    """Whoever is kept waiting beside free places shows that there is no room."""
     clock = Clock()
     places = full(clock)
     places.sent("large")
+    places.kept_waiting(1)
     clock.time += 8.0
     assert places.wait_seconds(16) == pytest.approx(8.0)
+    places.ended("large")
+    assert places.wait_seconds(16) == 0.0
+
+
+def test_several_come_while_the_engine_is_in_a_step() -> None:
+    """Those it has not looked at yet say nothing about places, however long answers usually are."""
+    clock = Clock()
+    places = full(clock)
+    clock.time += 60.0
+    places.ended("holder 0")
+    for name in ("a", "b", "c"):
+        places.sent(name)
+        assert places.wait_seconds(16) == 0.0
+    places.sent("d")
+    assert places.wait_seconds(5) > 0.0
 
 
 def test_an_engine_that_was_lost() -> None:
