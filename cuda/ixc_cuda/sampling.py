@@ -195,13 +195,18 @@ class SamplingState:
         for token_id, bias in settings.logit_bias:
             biases[token_id] = biases.get(token_id, 0.0) + bias
         self._biases[slot] = biases
+        self._bans.pop(slot, None)
         self.ban(slot, settings.banned)
         if penalised:
             self.reset_counts(slot, settings.generated)
 
     def ban(self, slot: int, token_ids: Sequence[int]) -> None:
-        """These tokens must not come next in the slot, in place of those banned before."""
-        self._bans[slot] = tuple(token_ids)
+        """These tokens must not come next in the slot, in place of those banned before.
+
+        Cheap where nothing has changed: a step may say it of every row.
+        """
+        if self._bans.get(slot) == (wanted := tuple(token_ids)):
+            return
         merged = self._biases[slot] | dict.fromkeys(token_ids, -np.inf)
         outside = [token_id for token_id in merged if not 0 <= token_id < self.vocab]
         if outside:
@@ -210,6 +215,7 @@ class SamplingState:
             self._edits[slot] = np.array(sorted(merged.items()), EDIT)
         else:
             self._edits.pop(slot, None)
+        self._bans[slot] = wanted
 
     def reset_counts(self, slot: int, generated: Mapping[int, int]) -> None:
         self.counts[slot].zero_()

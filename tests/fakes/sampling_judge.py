@@ -18,6 +18,20 @@ from ixc_runtime.sampling.sampler import SamplingRow
 # Float32 probabilities of 92,544 tokens, and their sum, may be off by this much of the whole.
 TOLERANCE = 2e-5
 
+# No rule but the draw itself; what a test or a bench is about it sets on top.
+PLAIN = SamplingRow(
+    temperature=1.0,
+    top_p=1.0,
+    top_k=0,
+    min_p=0.0,
+    repetition_penalty=1.0,
+    presence_penalty=0.0,
+    frequency_penalty=0.0,
+    seed=0,
+    position=0,
+    generated={},
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:

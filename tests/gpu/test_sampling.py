@@ -18,23 +18,11 @@ from torch import Tensor
 from ixc_cuda.sampling import SamplingState, sample
 from ixc_runtime.sampling import sampler
 from ixc_runtime.sampling.sampler import SamplingRow
-from tests.fakes.sampling_judge import judge
+from tests.fakes.sampling_judge import PLAIN, judge
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 VOCABS = (320, 1001, 49152, 92544)
 
-PLAIN = SamplingRow(
-    temperature=1.0,
-    top_p=1.0,
-    top_k=0,
-    min_p=0.0,
-    repetition_penalty=1.0,
-    presence_penalty=0.0,
-    frequency_penalty=0.0,
-    seed=0,
-    position=0,
-    generated={},
-)
 USUAL = replace(PLAIN, top_k=50, top_p=0.8)
 GREEDY = replace(PLAIN, temperature=0.0)
 

@@ -53,7 +53,6 @@ class CudaRunner(PlainRunner):
             device=model.device,
             most_edits=_MOST_EDITS * plan.max_batch,
         )
-        self._banned: dict[int, tuple[int, ...]] = {}
         self._graphs = DecodeGraphs(
             model, ops, arena, self._places, self._sampling, max_batch=plan.max_batch
         )
@@ -64,9 +63,7 @@ class CudaRunner(PlainRunner):
     @torch.inference_mode()
     def launch(self, chunks: Many[Chunk]) -> LaunchedStep:
         for sequence, place in self._places.take([chunk.sequence for chunk in chunks]):
-            row = sampling_row(sequence)
-            self._sampling.admit(place, row)
-            self._banned[place] = row.banned
+            self._sampling.admit(place, sampling_row(sequence))
         sampling = [chunk for chunk in chunks if chunk.yields_token]
         if all(_decodes(chunk) for chunk in chunks):
             logits, ids, finite = self._replay(chunks)
@@ -83,12 +80,10 @@ class CudaRunner(PlainRunner):
         return True
 
     def _stage(self, sampling: Many[Chunk]) -> None:
-        """Tell the sampler whose tokens this step draws, and what has changed about them."""
+        """Tell the sampler whose tokens this step draws, and what must not be drawn now."""
         places = [self._places.place(chunk.sequence) for chunk in sampling]
         for place, chunk in zip(places, sampling, strict=True):
-            if (now := banned(chunk.sequence)) != self._banned[place]:
-                self._sampling.ban(place, now)
-                self._banned[place] = now
+            self._sampling.ban(place, banned(chunk.sequence))
         self._sampling.stage(places, [chunk.sequence.num_output for chunk in sampling])
 
     def _replay(self, chunks: Many[Chunk]) -> tuple[Tensor, Tensor, Tensor]:

@@ -84,7 +84,7 @@ class CudaOps:
         info = device_info(device.index or 0)
         self._plain = CpuOps()
         self._capability = info.capability
-        self._group = config.num_heads // config.num_kv_heads
+        self._group = config.queries_per_group
         self._workspace = DecodeWorkspace(
             max_batch=max_sequences,
             max_query_rows=1,

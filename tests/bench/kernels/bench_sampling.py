@@ -14,22 +14,11 @@ from torch import Tensor
 from ixc_cuda.sampling import SamplingState, sample
 from ixc_runtime.sampling.sampler import SamplingRow
 from tests.bench.gpu import Call, Context, Row
+from tests.fakes.sampling_judge import PLAIN
 
 VOCAB = 92544
 BATCHES = (1, 8, 32, 64, 128, 256)
 
-PLAIN = SamplingRow(
-    temperature=1.0,
-    top_p=1.0,
-    top_k=0,
-    min_p=0.0,
-    repetition_penalty=1.0,
-    presence_penalty=0.0,
-    frequency_penalty=0.0,
-    seed=1,
-    position=0,
-    generated={},
-)
 _HISTORY = {token_id: 1 + token_id % 3 for token_id in range(0, VOCAB, 97)}
 SETTINGS = {
     "greedy": replace(PLAIN, temperature=0.0),
