@@ -52,7 +52,8 @@ class PrefillPlan:
     num_rows: int  # of the step
     group: int
     page_size: int
-    tiles: Tensor  # int32 (tiles, 4): first row, positions, context, sequence; heaviest first
+    longest_context: int
+    tiles: Tensor  # int32 (tiles, 4): first row, positions, context, sequence
     page_tables: Tensor  # int32 (sequences, most pages)
     next_piece: Tensor  # int32 (1): zero between launches
 
@@ -102,6 +103,7 @@ def plan_prefill(
         num_rows=query_starts[-1],
         group=group,
         page_size=page_size,
+        longest_context=max((context_lengths[sequence] for sequence in chosen), default=0),
         tiles=tiles.to(page_tables.device, non_blocking=True),
         page_tables=page_tables.to(torch.int32).contiguous(),
         next_piece=torch.zeros(1, dtype=torch.int32, device=page_tables.device),
@@ -114,7 +116,10 @@ def cut_into_tiles(
     sequences: Sequence[int],
     positions: int,
 ) -> npt.NDArray[np.int32]:
-    """Tiles of up to `positions` rows, those that see most first: the short ones fill the end."""
+    """Tiles of up to `positions` rows: the longest sequence first, and in it what sees most first.
+
+    So the small ones fill the end, and tiles that read the same pages do so at about the same time.
+    """
     chosen = np.asarray(sequences, dtype=np.int64)
     edges = np.asarray(query_starts, dtype=np.int64)
     starts, rows = edges[chosen], edges[chosen + 1] - edges[chosen]
@@ -125,7 +130,7 @@ def cut_into_tiles(
     sizes = np.minimum(rows[owner] - first, positions)
     context = past[owner] + first + sizes
     tiles = np.stack((starts[owner] + first, sizes, context, chosen[owner]), axis=1)
-    order = np.argsort(-context, kind="stable")
+    order = np.lexsort((-context, owner, -(past + rows)[owner]))
     return np.ascontiguousarray(tiles[order], dtype=np.int32)
 
 
@@ -171,11 +176,13 @@ def prefill_attention(
         _map(keys.flatten(0, 1), slots_box),
         _map(values.flatten(0, 1), slots_box),
     )
-    work = (plan.tiles, pieces, plan.next_piece)
+    work = (plan.tiles, num_tiles, plan.next_piece)
+    slot_bytes = 2 * head_dim * keys.element_size()
+    heads = heads_at_once(kv_heads, plan.longest_context * slot_bytes, info.l2_bytes)
     kernel.launch(
         (min(info.multiprocessors, pieces), 1, 1),
         configuration.threads,
-        (*maps, out, *work, *tables, box_slots, kv_heads, scale),
+        (*maps, out, *work, *tables, box_slots, kv_heads, heads, scale),
         shared_bytes=configuration.shared_bytes,
     )
 
@@ -211,6 +218,16 @@ def configure(
         shared_bytes=(TILE_ROWS + 2 * tile_slots) * row_bytes,
         persistent=False,
     )
+
+
+def heads_at_once(kv_heads: int, head_bytes: int, l2_bytes: int) -> int:
+    """How many heads' keys and values, of one sequence, half of the L2 holds: a divisor."""
+    fitting = (
+        heads
+        for heads in range(kv_heads, 1, -1)
+        if kv_heads % heads == 0 and heads * head_bytes <= l2_bytes // 2
+    )
+    return next(fitting, 1)
 
 
 def _check(queries: Tensor, keys: Tensor, values: Tensor, plan: PrefillPlan, out: Tensor) -> None:

@@ -10,6 +10,7 @@ from ixc_cuda.prefill_attention import (
     TILE_ROWS,
     configure,
     cut_into_tiles,
+    heads_at_once,
     plan_prefill,
 )
 
@@ -23,7 +24,7 @@ LENGTHS = st.lists(
 
 @given(LENGTHS, st.sampled_from([32, 42]))
 def test_tiles_hold_every_row_once(sequences: list[tuple[int, int]], positions: int) -> None:
-    """Each with the context its last row sees, and the heaviest first."""
+    """Each with the context its last row sees."""
     starts = [0]
     for rows, _ in sequences:
         starts.append(starts[-1] + rows)
@@ -41,8 +42,25 @@ def test_tiles_hold_every_row_once(sequences: list[tuple[int, int]], positions: 
     }
     assert covered == expected
     assert sum(rows for _, rows, _, _ in tiles) == starts[-1]
-    seen = [context for _, _, context, _ in tiles]
-    assert seen == sorted(seen, reverse=True)
+
+
+def test_long_sequences_come_first_and_each_stays_together() -> None:
+    """The small tiles fill the end, and who reads the same pages reads them at the same time."""
+    tiles = cut_into_tiles((0, 40, 80, 120), (50, 900, 50), range(3), 32)
+    assert tiles[:, 2:].tolist() == [[900, 1], [892, 1], [50, 0], [42, 0], [50, 2], [42, 2]]
+
+
+@pytest.mark.parametrize(
+    ("context", "heads"), [(512, 8), (2048, 8), (8192, 4), (32768, 1), (98304, 1)]
+)
+def test_as_many_heads_at_once_as_the_l2_holds(context: int, heads: int) -> None:
+    """Keys and values of 128 in 16 bits; half of 60 MB is theirs."""
+    assert heads_at_once(8, context * 512, 60 << 20) == heads
+
+
+def test_three_heads_go_together_or_alone() -> None:
+    """Only divisors leave no rest."""
+    assert [heads_at_once(3, size, 60) for size in (10, 11, 31)] == [3, 1, 1]
 
 
 def test_a_plan_of_some_sequences_leaves_the_others_out() -> None:

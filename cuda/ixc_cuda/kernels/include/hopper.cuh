@@ -147,10 +147,10 @@ __device__ __forceinline__ void hold(float (&registers)[N]) {
 //
 //     c[4 j + 0] (g, 8 j + 2 t)    c[4 j + 1] the next column    c[4 j + 2], c[4 j + 3] row g + 8
 //
-// and of A (64 x 16) in registers what m16n8k16 of mma.cuh has.
+// and of A (64 x 16), in registers too, what m16n8k16 of mma.cuh has. B lies in shared memory:
 //
-//   multiply_shared     A (64 x 16) and B (N x 16) in shared memory, summed over their width
-//   multiply_registers  A in registers, B (16 x N) in shared memory, N its width
+//   multiply_rows      (N x 16): the sum goes along its rows
+//   multiply_columns   (16 x N): the sum goes down its columns
 
 #define IXC_LIST_8(l, b) l(b), l(b + 1), l(b + 2), l(b + 3), l(b + 4), l(b + 5), l(b + 6), l(b + 7)
 #define IXC_LIST_32(l, b) \
@@ -175,27 +175,27 @@ __device__ __forceinline__ void hold(float (&registers)[N]) {
 template <typename T>
 struct Products;
 
-#define IXC_PRODUCTS(element, type)                                                              \
-    template <>                                                                                  \
-    struct Products<element> {                                                                   \
-        static __device__ __forceinline__ void multiply_shared(                                  \
-            float (&c)[64], unsigned long long a, unsigned long long b, int accumulate) {        \
-            asm volatile(IXC_PRODUCT("128", type, 64, "%64", "%65", "%66", "0, 0")               \
-                         : IXC_LIST_64(IXC_ACCUMULATOR, 0)                                       \
-                         : "l"(a), "l"(b), "r"(accumulate));                                     \
-        }                                                                                        \
-        static __device__ __forceinline__ void multiply_registers(                               \
-            float (&c)[64], const unsigned (&a)[4], unsigned long long b) {                      \
-            asm volatile(IXC_PRODUCT("128", type, 64, "{%64, %65, %66, %67}", "%68", "%69", "1") \
-                         : IXC_LIST_64(IXC_ACCUMULATOR, 0)                                       \
-                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1));          \
-        }                                                                                        \
-        static __device__ __forceinline__ void multiply_registers(                               \
-            float (&c)[32], const unsigned (&a)[4], unsigned long long b) {                      \
-            asm volatile(IXC_PRODUCT("64", type, 32, "{%32, %33, %34, %35}", "%36", "%37", "1")  \
-                         : IXC_LIST_32(IXC_ACCUMULATOR, 0)                                       \
-                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(1));          \
-        }                                                                                        \
+#define IXC_PRODUCTS(element, type)                                                                \
+    template <>                                                                                    \
+    struct Products<element> {                                                                     \
+        static __device__ __forceinline__ void multiply_rows(                                      \
+            float (&c)[64], const unsigned (&a)[4], unsigned long long b, int accumulate) {        \
+            asm volatile(IXC_PRODUCT("128", type, 64, "{%64, %65, %66, %67}", "%68", "%69", "0")   \
+                         : IXC_LIST_64(IXC_ACCUMULATOR, 0)                                         \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));   \
+        }                                                                                          \
+        static __device__ __forceinline__ void multiply_columns(                                   \
+            float (&c)[64], const unsigned (&a)[4], unsigned long long b, int accumulate) {        \
+            asm volatile(IXC_PRODUCT("128", type, 64, "{%64, %65, %66, %67}", "%68", "%69", "1")   \
+                         : IXC_LIST_64(IXC_ACCUMULATOR, 0)                                         \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));   \
+        }                                                                                          \
+        static __device__ __forceinline__ void multiply_columns(                                   \
+            float (&c)[32], const unsigned (&a)[4], unsigned long long b, int accumulate) {        \
+            asm volatile(IXC_PRODUCT("64", type, 32, "{%32, %33, %34, %35}", "%36", "%37", "1")    \
+                         : IXC_LIST_32(IXC_ACCUMULATOR, 0)                                         \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));   \
+        }                                                                                          \
     };
 
 IXC_PRODUCTS(__nv_bfloat16, "bf16")
