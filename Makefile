@@ -70,12 +70,19 @@ bench: $(DEV_READY) ## Measure speed on this CPU beside transformers; JSON goes 
 	$(BIN)/python -m tests.bench.chat_beside_job
 
 .PHONY: gpu-test
-gpu-test: $(DEV_READY) ## Tests that need a CUDA device: every kernel against its definition
+gpu-test: $(DEV_READY) ## Tests that need a CUDA device: kernels, the engine, the recorded outputs
 	$(BIN)/python -m pytest tests/gpu -m gpu
+	$(BIN)/python -m pytest tests/parity --device cuda -m "not demo"
+
+# Where the 7B model's random weights go: 22 GB, and 20 more for what is made of them.
+FULL_SIZE ?= /tmp/ixc-full-size
 
 .PHONY: bench-gpu
-bench-gpu: $(DEV_READY) ## Measure speed on this GPU beside what its memory and arithmetic allow
+bench-gpu: $(DEV_READY) ## Measure kernels, jobs and the engine at full size on this GPU
 	$(BIN)/python -m tests.bench.kernel_speed
+	$(BIN)/python -m tests.bench.weights_speed --folder $(FULL_SIZE)
+	$(BIN)/python -m tests.bench.engine_speed $(FULL_SIZE)/source --only load,decode,prefill,picture,long,grpc
+	$(BIN)/python -m tests.bench.plot --results tests/bench/results/engine_speed.json
 
 .PHONY: kernels
 kernels: $(DEV_READY) ## Compile every kernel, without a GPU, and list registers and shared memory

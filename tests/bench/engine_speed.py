@@ -2,6 +2,8 @@
 
     python -m tests.bench.engine_speed MODEL --device cuda [--only decode,prefill] [--output FILE]
 
+* load: seconds to compile all kernels, to find them compiled, to load MODEL out of the page cache,
+  and from there until requests can come;
 * decode: tokens a second of a full batch, each sequence with its own prompt of so many tokens;
 * prefill: tokens a second until the first token of one prompt, or of many at once;
 * picture: milliseconds to the first token of a question about a picture, and of the next one;
@@ -15,7 +17,6 @@ cell is what bytes and operations allow on this GPU, its ceilings measured in th
 """
 
 import argparse
-import gc
 import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,20 +25,22 @@ from pathlib import Path
 
 import torch
 
+from ixc_cuda.device import check_device
 from ixc_runtime.checkpoint.shards import read_shards
 from ixc_runtime.config import OFFICIAL_SAMPLING, load_config
 from ixc_runtime.engine_process.messages import EngineConfig
 from ixc_runtime.engine_process.planning import device_kind
-from ixc_runtime.engine_process.process import build_engine
 from ixc_runtime.model.inventory import take_inventory
+from ixc_runtime.model_info import MemoryPlan
 from ixc_runtime.request import SamplingParams
 from tests.bench.engine_floors import Floors
+from tests.bench.engine_start import kernel_seconds, timed_start
 from tests.bench.engine_timing import DoesNotFit, TimedEngine
-from tests.bench.gpu import Ceilings, measure_ceilings
+from tests.bench.gpu import Ceilings, measure_ceilings, versions
 from tests.bench.grpc_streams import streamed_tokens_per_second
 from tests.bench.record import RESULTS, origin
 
-PARTS = ("decode", "prefill", "picture", "long", "grpc")
+PARTS = ("load", "decode", "prefill", "picture", "long", "grpc")
 GREEDY = SamplingParams(temperature=0.0)
 
 # Tiles beside the whole picture: 1 + 1, 4 + 1 and 24 + 1 in all.
@@ -62,21 +65,34 @@ class Cell:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parser().parse_args(arguments)
+    # First, while nobody else holds the GPU's memory; the server gives all of it back.
+    streamed = _streamed(args) if "grpc" in args.only else None
     ceilings = _ceilings(args.device)
-    cells = list(_in_process(args, ceilings))
-    if "grpc" in args.only:
-        gc.collect()
-        torch.cuda.empty_cache()
-        cells.append(_told(_grpc_cell(args, cells)))
-    document = origin() | {
-        "gpu": torch.cuda.get_device_name() if device_kind(args.device) == "cuda" else None,
+    cells: list[Cell] = []
+    for cell in _cells(args, ceilings, streamed):
+        cells.append(cell)
+        _show(cell)
+        # Again and again, so that a run that is cut off keeps what it has found.
+        _write(args, ceilings, cells)
+    print(f"\nwritten to {args.output}")
+
+
+def _write(args: argparse.Namespace, ceilings: Ceilings | None, cells: Sequence[Cell]) -> None:
+    document = origin() | _of_gpu(args.device)
+    document |= {
         "settings": {name: str(value) for name, value in vars(args).items()},
         "ceilings": asdict(ceilings) if ceilings else None,
         "rows": [asdict(cell) for cell in cells],
     }
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    print(f"\nwritten to {args.output}")
+
+
+def _of_gpu(device: str) -> dict[str, object]:
+    if device_kind(device) != "cuda":
+        return {}
+    info = check_device(torch.device(device).index or 0)
+    return {"gpu": asdict(info), "versions": versions()}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -106,15 +122,23 @@ def parser() -> argparse.ArgumentParser:
 def _ceilings(device: str) -> Ceilings | None:
     if device_kind(device) != "cuda":
         return None
-    from ixc_cuda.device import check_device
-
     return measure_ceilings(check_device(torch.device(device).index or 0))
+
+
+def _cells(
+    args: argparse.Namespace, ceilings: Ceilings | None, streamed: Sequence[float] | None
+) -> Iterator[Cell]:
+    own = []
+    if set(args.only) != {"grpc"}:
+        for cell in _in_process(args, ceilings):
+            own.append(cell)
+            yield cell
+    if streamed:
+        yield _grpc_cell(args, streamed, own)
 
 
 def _in_process(args: argparse.Namespace, ceilings: Ceilings | None) -> Iterator[Cell]:
     """One engine for all cells, gone when they are measured."""
-    if set(args.only) == {"grpc"}:
-        return
     config = EngineConfig(
         model=str(args.model),
         device=args.device,
@@ -122,7 +146,15 @@ def _in_process(args: argparse.Namespace, ceilings: Ceilings | None) -> Iterator
         max_context=args.max_context,
         max_batch=max((*args.batches, args.many[0])),
     )
-    core, ready = build_engine(config)
+    if "load" in args.only and device_kind(args.device) == "cuda":
+        cold, warm = kernel_seconds(torch.device(args.device).index or 0)
+        yield Cell(name="load kernels cold", value=cold, unit="s")
+        yield Cell(name="load kernels warm", value=warm, unit="s")
+    core, ready, start = timed_start(config)
+    if "load" in args.only:
+        dtype = _short(core.plan.kv_dtype)
+        yield Cell(name=f"load weights {dtype}", value=start.weights, unit="s")
+        yield Cell(name=f"load ready {dtype}", value=start.ready, unit="s", note=_room(core.plan))
     engine = TimedEngine(
         core,
         context_limit=ready.info.context_limit,
@@ -148,7 +180,7 @@ def _in_process(args: argparse.Namespace, ceilings: Ceilings | None) -> Iterator
     }
     for part, measure in parts.items():
         if part in args.only:
-            yield from map(_told, measure())
+            yield from measure()
 
 
 class _Cells:
@@ -248,32 +280,40 @@ def _rate(name: str, rates: Sequence[float], best: float | None) -> Cell:
     )
 
 
-def _grpc_cell(args: argparse.Namespace, cells: Sequence[Cell]) -> Cell:
-    """Beside the engine's own figure of the same batch and context, where that was measured."""
-    context = args.contexts[0]
-    rates = streamed_tokens_per_second(
+def _room(plan: MemoryPlan) -> str:
+    weights, cache = plan.weights_bytes / 2**30, plan.kv_bytes / 2**30
+    return f"{weights:.1f} GiB of weights, {cache:.1f} GiB for {plan.capacity_tokens:,} tokens"
+
+
+def _streamed(args: argparse.Namespace) -> list[float]:
+    return streamed_tokens_per_second(
         args.model,
         device=args.device,
         dtype=args.dtype,
         streams=args.streams,
-        prompt_tokens=context,
+        prompt_tokens=args.contexts[0],
         output_tokens=args.tokens,
         greedy=args.greedy,
         repeats=args.repeats,
     )
+
+
+def _grpc_cell(args: argparse.Namespace, rates: Sequence[float], cells: Sequence[Cell]) -> Cell:
+    """Beside the engine's own figure of the same batch and context, where that was measured."""
+    context = args.contexts[0]
     of_engine = f"batch={args.streams} context={context}"
     beside = next((cell.value for cell in cells if cell.name.endswith(of_engine)), None)
     return _rate(f"grpc streams={args.streams} context={context}", rates, beside)
 
 
-def _told(cell: Cell) -> Cell:
+def _show(cell: Cell) -> None:
     if cell.value is None:
         print(f"{cell.name:48} {cell.note}", flush=True)
-        return cell
+        return
     floor = f"best {cell.floor:12,.1f}, {cell.ratio:4.0%} of it" if cell.floor else ""
-    spread = f"(+-{(cell.spread or 0) / 2:,.1f})"
-    print(f"{cell.name:48}{cell.value:12,.1f} {cell.unit:9}{spread:14}{floor}", flush=True)
-    return cell
+    spread = f"(+-{cell.spread / 2:,.1f})" if cell.spread is not None else ""
+    line = f"{cell.name:48}{cell.value:12,.1f} {cell.unit:9}{spread:14}{floor}{cell.note}"
+    print(line.rstrip(), flush=True)
 
 
 def _short(dtype: str) -> str:

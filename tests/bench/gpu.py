@@ -187,11 +187,8 @@ def show_rows(title: str, context: Context, rows: Iterable[Row]) -> None:
 def write_rows(
     path: Path, context: Context, rows: Sequence[Row], settings: Mapping[str, object]
 ) -> None:
-    found = installed()
-    cuda = {"cuda of torch": found.torch_cuda, "cuda of the driver": found.driver}
-    versions = {name: _version(name) for name in _PACKAGES} | cuda | {"driver": _driver_version()}
     document = origin() | {
-        "versions": versions,
+        "versions": versions(),
         "gpu": asdict(context.device),
         "settings": settings,
         "ceilings": asdict(context.ceilings),
@@ -200,6 +197,17 @@ def write_rows(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten to {path}")
+
+
+def versions() -> dict[str, str | int | None]:
+    """Of whatever has a part in what a kernel takes."""
+    found = installed()
+    return {
+        **{name: _version(name) for name in _PACKAGES},
+        "cuda of torch": found.torch_cuda,
+        "cuda of the driver": found.driver,
+        "driver": _driver_version(),
+    }
 
 
 def _version(package: str) -> str:

@@ -33,7 +33,8 @@ def main() -> None:
         mine = list(rows_of(name, context))
         show_rows(name, context, mine)
         rows += mine
-    write_rows(args.output, context, rows, {"benchmarks": chosen, "repeats": args.repeats})
+        # After each, so that a run that is cut off keeps what it has found.
+        write_rows(args.output, context, rows, {"benchmarks": chosen, "repeats": args.repeats})
 
 
 def names() -> Sequence[str]:

@@ -6,6 +6,7 @@ runs any number of tokens of any number of sequences. Nothing is shared and noth
 
 import random
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -96,18 +97,19 @@ class StepDriver:
                 if lane.adapter != "base":
                     adapter_rows.setdefault(lane.adapter, []).append(row)
         width = max(len(lane.pages) for lane, _ in chunks)
+        tensor = partial(torch.tensor, device=self.model.device)
         return StepBatch(
-            token_ids=torch.tensor(token_ids),
-            positions=torch.tensor(positions),
-            rotary_bases=torch.tensor(bases, dtype=torch.float64),
-            slots=torch.tensor(slots),
-            image_rows=torch.tensor(image_rows, dtype=torch.int64),
+            token_ids=tensor(token_ids),
+            positions=tensor(positions),
+            rotary_bases=tensor(bases, dtype=torch.float64),
+            slots=tensor(slots),
+            image_rows=tensor(image_rows, dtype=torch.int64),
             image_features=torch.stack(features) if features else None,
-            adapter_rows=tuple((name, torch.tensor(rows)) for name, rows in adapter_rows.items()),
+            adapter_rows=tuple((name, tensor(rows)) for name, rows in adapter_rows.items()),
             query_starts=starts,
             context_lengths=tuple(lane.done + count for lane, count in chunks),
-            page_tables=torch.tensor(
+            page_tables=tensor(
                 [lane.pages + [0] * (width - len(lane.pages)) for lane, _ in chunks]
             ),
-            output_rows=torch.arange(starts[-1]),
+            output_rows=torch.arange(starts[-1], device=self.model.device),
         )

@@ -1,6 +1,8 @@
 """`pytest tests/parity --golden DIR` checks any folder of the golden format; repeat it for more.
 
 Without the option it is the copy kept beside this file. golden/README.md says what a folder holds.
+With `--device cuda` the model computes there, in float32 and plain torch, as the service does in
+float32; the kernels, which are for half precision, have test_golden_kernels.py.
 """
 
 import json
@@ -26,8 +28,10 @@ KEPT = Path(__file__).parent / "golden" / "a"
 class Golden:
     """One folder of recorded outputs, and our model loaded from it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: str = "cpu", model: Model | None = None) -> None:
         self.folder = folder
+        self.device = device
+        self._model = model
         self.expected: dict[str, Any] = json.loads((folder / "expected.json").read_text())
         self._lanes: dict[str, tuple[list[int], Tensor | None]] = {}
 
@@ -37,7 +41,7 @@ class Golden:
 
     @cached_property
     def model(self) -> Model:
-        return load_model(self.folder)
+        return self._model or load_model(self.folder, device=self.device)
 
     def prompt(self, name: str) -> dict[str, Any]:
         return next(prompt for prompt in self.expected["prompts"] if prompt["name"] == name)
@@ -86,13 +90,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="a folder of recorded reference outputs; repeatable (default: the one kept here)",
     )
+    parser.addoption("--device", default="cpu", help="where models compute: cpu, cuda, cuda:N")
 
 
 def golden_folders(config: pytest.Config) -> Iterator[Golden]:
+    device = config.getoption("--device", default="cpu")
     for folder in config.getoption("--golden", default=None) or [KEPT]:
         resolved = folder.resolve()
         if resolved not in _GOLDEN:
-            _GOLDEN[resolved] = Golden(resolved)
+            _GOLDEN[resolved] = Golden(resolved, device)
         yield _GOLDEN[resolved]
 
 

@@ -26,7 +26,7 @@ CHUNK = 700  # of a long prompt: not a multiple of a page, less than the images 
 
 def assert_close(ours: Tensor, recorded: Tensor) -> None:
     assert ours.shape == recorded.shape
-    error = (ours - recorded).abs().max() / recorded.abs().max()
+    error = (ours.cpu() - recorded).abs().max() / recorded.abs().max()
     assert error <= TOLERANCE, f"differs by {error:.1e} of its scale; {TOLERANCE} is allowed"
 
 

@@ -58,7 +58,11 @@ def test_all_recorded_prompts_at_once_give_the_recorded_ids(golden: Golden) -> N
     tower = golden.model.tower
     assert tower is not None
     config = EngineConfig(
-        model=str(golden.folder), max_batch=32, max_step_tokens=300, kv_bytes=64 * 2**20
+        model=str(golden.folder),
+        device=golden.device,
+        max_batch=32,
+        max_step_tokens=300,
+        kv_bytes=64 * 2**20,
     )
     core, _ = make_core(golden.model, config, digest="golden")
     driver = EngineDriver(core, tile_size=tower.tile_size, side=tower.grid // 2)
