@@ -10,6 +10,8 @@ from functools import cache
 from importlib import metadata
 
 CUDA_MAJOR = 13  # of the driver, of CuPy and of torch's build
+_DRIVER = f"one for CUDA {CUDA_MAJOR} (580 or later)"
+_TORCH = f"a build for CUDA {CUDA_MAJOR}, as from https://download.pytorch.org/whl/cu{CUDA_MAJOR}0"
 
 # Machine code of one architecture runs on a capability of the same major and no lower minor;
 # the "a" of sm_90a (wgmma, setmaxnreg) runs on 9.0 alone. The best comes first.
@@ -89,31 +91,39 @@ def capability_refusal(name: str, capability: tuple[int, int]) -> str | None:
         return None
     majors = " and ".join(f"{major}.x" for major in _RUNS_ON)
     major, minor = capability
-    return f"{name} has compute capability {major}.{minor}; the kernels are compiled for {majors}"
+    return (
+        f"{name} has compute capability {major}.{minor}, the kernels are compiled for {majors}: "
+        "take another GPU, or the CPU"
+    )
 
 
 def refusal(found: Installed) -> str | None:
-    """Why kernels cannot run with what is installed; None if they can."""
-    needed = f"CUDA {CUDA_MAJOR} is needed"
-    if found.torch_cuda is None:
-        return f"torch {found.torch} is a build without CUDA; a build for {needed}"
-    if _major(found.torch_cuda) != CUDA_MAJOR:
-        return f"torch {found.torch} is built for CUDA {found.torch_cuda}; {needed}"
+    """Why kernels cannot run with what is installed, and what to do; None if they can.
+
+    The driver comes first: who has no GPU need install nothing else.
+    """
     if found.driver is None:
-        return f"no NVIDIA driver was found; one for {needed} (580 or later)"
+        return f"no NVIDIA driver was found: install {_DRIVER}, or take the CPU"
     if found.driver < CUDA_MAJOR * 1000:
-        return f"the NVIDIA driver is for CUDA {_dotted(found.driver)}; {needed} (580 or later)"
+        return f"the NVIDIA driver is for CUDA {_dotted(found.driver)}: update it to {_DRIVER}"
+    if found.torch_cuda is None:
+        return f"torch {found.torch} is a build without CUDA: install {_TORCH}"
+    if _major(found.torch_cuda) != CUDA_MAJOR:
+        return f"torch {found.torch} is built for CUDA {found.torch_cuda}: install {_TORCH}"
     if found.cupy is None or found.cupy_cuda is None:
         return f"CuPy is not installed: install cupy-cuda{CUDA_MAJOR}x, or all of 'ixc[cuda]'"
     if found.cupy_cuda // 1000 != CUDA_MAJOR:
         return (
-            f"CuPy {found.cupy} is built for CUDA {_dotted(found.cupy_cuda)}; {needed}: "
+            f"CuPy {found.cupy} is built for CUDA {_dotted(found.cupy_cuda)}: "
             f"put cupy-cuda{CUDA_MAJOR}x in its place"
         )
     if found.bindings is None:
         return "cuda-bindings is not installed: install it, or all of 'ixc[cuda]'"
     if _major(found.bindings) != CUDA_MAJOR:
-        return f"cuda-bindings {found.bindings} is for another CUDA; {needed}"
+        return (
+            f"cuda-bindings {found.bindings} is for another CUDA: "
+            f"install cuda-bindings {CUDA_MAJOR}, or all of 'ixc[cuda]'"
+        )
     return None
 
 

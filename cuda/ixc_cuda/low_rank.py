@@ -1,136 +1,233 @@
-"""y[row] += up (down x[row]) for a step of few rows, each with its own adapter, in two launches.
+"""y[row] += up (down x[row]) for the rows of a step, each with its own adapter, in two launches.
 
-    x         (rows, k) bf16 or fp16
-    adapters  (rows,) int32: which of the table's adapters a row takes; -1 is none
-    y         (rows, n), in place: the sum in float32, rounded once
+    x    (rows, k) bf16 or fp16
+    y    (rows, n), in place: the sum in float32, rounded once
 
-The table holds the adapters' addresses on the device, so that a captured graph serves whatever
-adapters its rows ask for. Many rows of one adapter are better served by the matrix library.
+A `LowRankTable` holds the adapters' addresses by slot, and `RowGroups` say which rows ask for which
+slot. Both lie on the device at addresses that never change, so that a captured graph serves
+whatever adapters its rows ask for, and adapters may come and go between its replays.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ixc_cuda.catalogue import Instantiation
+from ixc_cuda.device import device_info
 from ixc_cuda.kernel import load_kernel
 from ixc_cuda.operands import NARROW, narrow_name, require, require_vectors
 
-MOST_ROWS = 1024  # a block keeps its adapter's rows in shared memory
+# As in low_rank.cu.
+MOST_SLOTS = 256  # a block of the kernel has a thread for each group of rows
+MOST_BLOCKS = 2
+_THREADS = 256
+_BLOCK = np.dtype(
+    [
+        ("up", "<u8"),
+        ("first_rank", "<i4"),
+        ("ranks", "<i4"),
+        ("first_output", "<i4"),
+        ("outputs", "<i4"),
+    ]
+)
+_SLOT = np.dtype(
+    [("down", "<u8"), ("ranks", "<i4"), ("blocks", "<i4"), ("block", _BLOCK, (MOST_BLOCKS,))]
+)
+_GROUP = np.dtype([("slot", "<i4"), ("first", "<i4"), ("rows", "<i4")])
+_GROUP_WORDS = _GROUP.itemsize // 4
+
+# Of a slot in one linear; what a launch leaves for the next is so wide.
+MOST_RANKS = 8192
 
 _SOURCE = "low_rank.cu"
-_THREADS = 256
-_DOWN_TILE = 8
-_UP_TILE = 128
-_ALIGNMENT = 8  # ranks are read eight at a time
+ALIGNMENT = 8  # ranks are read eight at a time
+_SLICES = 8  # blocks that share the columns of one tile in low_rank_down, from Hopper on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """`columns` rows are multiplied at a time; as in low_rank.cu and include/row_tiles.cuh."""
+
+    columns: int
+    tile: int
+    chunk: int
+    stages: int
+    blocks_a_multiprocessor: int
+
+    @property
+    def shared_bytes(self) -> int:
+        return self.stages * (self.tile + self.columns) * self.chunk * 2
+
+
+_FEW = Configuration(columns=16, tile=32, chunk=256, stages=3, blocks_a_multiprocessor=2)
+_MANY = Configuration(columns=64, tile=128, chunk=64, stages=6, blocks_a_multiprocessor=1)
+# Of all adapters together: up to here most of their weights are read once all the same.
+_FEW_ROWS = 32
 
 INSTANTIATIONS = tuple(
-    Instantiation(source=_SOURCE, name=f"{kernel}<{dtype}>", architectures=("sm_80", "sm_90"))
+    Instantiation(
+        source=_SOURCE, name=f"{kernel}<{dtype}, {columns}>", architectures=("sm_80", "sm_90")
+    )
     for kernel in ("low_rank_down", "low_rank_up")
     for dtype in NARROW.values()
+    for columns in (_FEW.columns, _MANY.columns)
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+def configure(rows: int) -> Configuration:
+    return _FEW if rows <= _FEW_ROWS else _MANY
+
+
+class Block(Protocol):
     """`up` (outputs, ranks) turns ranks [first_rank, …) into outputs [first_output, …)."""
 
-    up: Tensor
-    first_rank: int
-    first_output: int
+    @property
+    def up(self) -> Tensor: ...
+    @property
+    def first_rank(self) -> int: ...
+    @property
+    def first_output(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapter:
-    """One adapter of one linear; `down` is (ranks, k), the ranks of all blocks one by one."""
+class Adapter(Protocol):
+    """One adapter of one linear; the runtime's `LowRankPair` is one.
 
-    down: Tensor
-    blocks: tuple[Block, ...]
+    `down` is (ranks, k), the ranks of all blocks one by one, each a multiple of `ALIGNMENT`.
+    """
+
+    @property
+    def down(self) -> Tensor: ...
+    @property
+    def blocks(self) -> Sequence[Block]: ...
 
 
 class LowRankTable:
-    """The adapters of one linear, by index, where the kernels find them."""
+    """Adapters by slot, of linears of the given `shapes` (k, n), where the kernels find them.
 
-    def __init__(self, adapters: Sequence[Adapter]) -> None:
-        aligned = [_aligned(each) for each in adapters]
-        self._tensors = aligned  # the table holds addresses: they must stay
-        self.k = aligned[0].down.shape[1]
-        self.dtype = aligned[0].down.dtype
-        self.most_ranks = max(each.down.shape[0] for each in aligned)
-        self.most_outputs = max(block.up.shape[0] for each in aligned for block in each.blocks)
-        for each in aligned:
-            require_vectors("down", each.down, self.dtype, (each.down.shape[0], self.k))
-            for block in each.blocks:
-                require_vectors("up", block.up, self.dtype, tuple(block.up.shape))
-        device = aligned[0].down.device
-        self.downs = torch.tensor(
-            [(each.down.data_ptr(), each.down.shape[0]) for each in aligned], device=device
-        )
-        self.ups = torch.tensor(
-            [
-                (
-                    *(block.up.data_ptr(), index, block.first_rank, block.up.shape[1]),
-                    *(block.first_output, block.up.shape[0]),
+    Holds addresses: whoever puts an adapter in keeps its tensors until it is out again and the
+    steps launched until then are through.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int]],
+        *,
+        num_slots: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        if not 1 <= num_slots <= MOST_SLOTS:
+            raise ValueError(f"{num_slots} slots; 1 to {MOST_SLOTS} are possible")
+        self.shapes = tuple(shapes)
+        self.num_slots = num_slots
+        self.dtype = dtype
+        num_bytes = len(shapes) * _SLOT.itemsize
+        self.memory = torch.zeros(num_slots, num_bytes, dtype=torch.uint8, device=device)
+
+    def put(self, slot: int, adapters: Sequence[Adapter | None]) -> None:
+        """One for each linear, None where it is left alone; seen by what is launched later."""
+        rows = np.zeros(len(self.shapes), _SLOT)
+        for row, adapter, shape in zip(rows, adapters, self.shapes, strict=True):
+            if adapter is not None:
+                self._check(adapter, *shape)
+                row["down"] = adapter.down.data_ptr()
+                row["ranks"] = adapter.down.shape[0]
+                row["blocks"] = len(adapter.blocks)
+                for block, entry in zip(adapter.blocks, row["block"], strict=False):
+                    entry["up"] = block.up.data_ptr()
+                    entry["first_rank"], entry["ranks"] = block.first_rank, block.up.shape[1]
+                    entry["first_output"], entry["outputs"] = block.first_output, block.up.shape[0]
+        self.memory[slot].copy_(torch.from_numpy(rows.view(np.uint8)))
+
+    def _check(self, adapter: Adapter, k: int, n: int) -> None:
+        ranks = adapter.down.shape[0]
+        if ranks > MOST_RANKS or len(adapter.blocks) > MOST_BLOCKS:
+            raise ValueError(
+                f"{ranks} ranks in {len(adapter.blocks)} blocks; at most {MOST_RANKS} in "
+                f"{MOST_BLOCKS} are possible"
+            )
+        require_vectors("down", adapter.down, self.dtype, (ranks, k))
+        for block in adapter.blocks:
+            outputs, own = block.up.shape
+            require_vectors("up", block.up, self.dtype, (outputs, own))
+            if own % ALIGNMENT or block.first_rank % ALIGNMENT:
+                raise ValueError(
+                    f"ranks {block.first_rank} + {own} are not multiples of {ALIGNMENT}"
                 )
-                for index, each in enumerate(aligned)
-                for block in each.blocks
-            ],
-            device=device,
-        )
-        self.num_outputs = int((self.ups[:, 4] + self.ups[:, 5]).max())
+            if block.first_rank + own > ranks or block.first_output + outputs > n:
+                raise ValueError(
+                    f"ranks {block.first_rank} + {own} to outputs {block.first_output} + {outputs} "
+                    f"do not fit {ranks} and {n}"
+                )
 
 
-def add_low_rank(y: Tensor, x: Tensor, adapters: Tensor, table: LowRankTable) -> None:
-    rows, k = x.shape
-    n = y.shape[1]
-    if rows > MOST_ROWS:
-        raise ValueError(f"{rows} rows are too many: at most {MOST_ROWS}")
-    if k % _ALIGNMENT or n < table.num_outputs:
-        raise ValueError(f"rows of {k} to {n} do not fit {table.k} to {table.num_outputs}")
+class RowGroups:
+    """Which of a step's rows take which slot, for up to `most_rows` rows."""
+
+    def __init__(self, memory: Tensor, *, num_slots: int) -> None:
+        """`memory` is int32, `words` long, on the device; `group_rows` fills it."""
+        self.groups = memory[: _GROUP_WORDS * num_slots]
+        self.order = memory[_GROUP_WORDS * num_slots :]
+        self.num_slots = num_slots
+
+    @staticmethod
+    def words(num_rows: int, *, num_slots: int) -> int:
+        return _GROUP_WORDS * num_slots + num_rows
+
+
+def group_rows(slots: Sequence[int], memory: NDArray[np.int32], *, num_slots: int) -> None:
+    """Write what `RowGroups` reads, where row i takes slot slots[i], or none if that is below 0."""
+    chosen = np.asarray(slots, np.int32)
+    order = np.argsort(chosen, kind="stable")
+    order = order[np.count_nonzero(chosen < 0) :]
+    groups = memory[: _GROUP_WORDS * num_slots].view(_GROUP)
+    groups["rows"] = 0
+    found, first, counts = np.unique(chosen[order], return_index=True, return_counts=True)
+    groups["slot"][: len(found)] = found
+    groups["first"][: len(found)] = first
+    groups["rows"][: len(found)] = counts
+    memory[_GROUP_WORDS * num_slots :][: len(order)] = order
+
+
+def add_low_rank(y: Tensor, x: Tensor, groups: RowGroups, table: LowRankTable, index: int) -> None:
+    """Of the linear `index` of the table's; `groups` may speak of the rows of x alone."""
+    rows, (k, n) = x.shape[0], table.shapes[index]
     dtype = narrow_name("x", x)
-    require_vectors("x", x, table.dtype, (rows, table.k))
+    require_vectors("x", x, table.dtype, (rows, k))
     require("y", y, x.dtype, (rows, n))
-    require("adapters", adapters, torch.int32, (rows,))
+    if k % ALIGNMENT:
+        raise ValueError(f"rows of {k}: they are read {ALIGNMENT} numbers at a time")
+    if rows > len(groups.order) or groups.num_slots != table.num_slots:
+        raise ValueError(
+            f"{rows} rows of {table.num_slots} slots; groups of {len(groups.order)} rows and "
+            f"{groups.num_slots} slots"
+        )
     if rows == 0:
         return
 
-    inner = torch.empty((rows, table.most_ranks), dtype=x.dtype, device=x.device)
-    load_kernel(_SOURCE, f"low_rank_down<{dtype}>").launch(
-        (-(-table.most_ranks // _DOWN_TILE), len(table.downs), 1),
+    inner = torch.empty((rows, MOST_RANKS), dtype=x.dtype, device=x.device)
+    config = configure(rows)
+    info = device_info(x.get_device())
+    blocks = config.blocks_a_multiprocessor * info.multiprocessors
+    slices = _SLICES if info.capability >= (9, 0) else 1
+    shared = (groups.groups, groups.order, table.memory[0, index * _SLOT.itemsize :])
+    sizes = (min(rows, table.num_slots), len(table.shapes))
+    load_kernel(_SOURCE, f"low_rank_down<{dtype}, {config.columns}>").launch(
+        (blocks // slices * slices, 1, 1),
         _THREADS,
-        (x, adapters, table.downs, inner, rows, k, table.most_ranks),
+        (x, *shared, inner, *sizes, k, MOST_RANKS),
+        shared_bytes=config.shared_bytes,
         overlap=True,
     )
-    load_kernel(_SOURCE, f"low_rank_up<{dtype}>").launch(
-        (-(-table.most_outputs // _UP_TILE), len(table.ups), 1),
+    load_kernel(_SOURCE, f"low_rank_up<{dtype}, {config.columns}>").launch(
+        (blocks, 1, 1),
         _THREADS,
-        (inner, adapters, table.ups, y, rows, n, table.most_ranks),
+        (inner, *shared, y, *sizes, n, MOST_RANKS),
+        shared_bytes=config.shared_bytes,
         overlap=True,
     )
-
-
-def _aligned(adapter: Adapter) -> Adapter:
-    """The adapter itself, or where its ranks are no multiples of eight, with zeros between them."""
-    if all(
-        block.first_rank % _ALIGNMENT == 0 and block.up.shape[1] % _ALIGNMENT == 0
-        for block in adapter.blocks
-    ):
-        return adapter
-    downs, blocks, first_rank = [], [], 0
-    for block in adapter.blocks:
-        ranks = block.up.shape[1]
-        missing = -ranks % _ALIGNMENT
-        down = adapter.down[block.first_rank : block.first_rank + ranks]
-        downs.append(pad(down, (0, 0, 0, missing)))
-        blocks.append(
-            Block(
-                up=pad(block.up, (0, missing)).contiguous(),
-                first_rank=first_rank,
-                first_output=block.first_output,
-            )
-        )
-        first_rank += ranks + missing
-    return Adapter(down=torch.cat(downs), blocks=tuple(blocks))

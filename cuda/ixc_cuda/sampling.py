@@ -21,6 +21,7 @@ from torch import Tensor
 from ixc_cuda.catalogue import Instantiation
 from ixc_cuda.device import device_info
 from ixc_cuda.kernel import load_kernel
+from ixc_cuda.staging import Staging
 
 _SOURCE = "sampling.cu"
 _TYPES = {torch.bfloat16: "__nv_bfloat16", torch.float16: "__half", torch.float32: "float"}
@@ -64,8 +65,6 @@ EDIT = np.dtype([("id", "<i4"), ("bias", "<f4")])
 
 # float32 has no reciprocal of much smaller ones; no two logits are close enough to tell them apart.
 _LEAST_TEMPERATURE = 1e-30
-# Buffers on the host whose copies may be under way: a step or two ahead, and some.
-_STAGES = 4
 
 
 class Settings(Protocol):
@@ -146,8 +145,7 @@ class SamplingState:
         self._settings_end = self._entries_end + num_slots * SLOT_SETTINGS.itemsize
         num_bytes = self._settings_end + self.most_edits * EDIT.itemsize
         self._packed = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
-        self._stages = [_Stage(num_bytes, device) for _ in range(_STAGES)]
-        self._next_stage = 0
+        self._staging = Staging(self._packed)
 
     @property
     def device(self) -> torch.device:
@@ -203,16 +201,15 @@ class SamplingState:
     def ban(self, slot: int, token_ids: Sequence[int]) -> None:
         """These tokens must not come next in the slot, in place of those banned before.
 
-        Cheap where nothing has changed: a step may say it of every row.
+        What the vocabulary does not have never comes, banned or favoured: it is left out. Cheap
+        where nothing has changed: a step may say it of every row.
         """
         if self._bans.get(slot) == (wanted := tuple(token_ids)):
             return
         merged = self._biases[slot] | dict.fromkeys(token_ids, -np.inf)
-        outside = [token_id for token_id in merged if not 0 <= token_id < self.vocab]
-        if outside:
-            raise ValueError(f"token {outside[0]} is beyond the vocabulary of {self.vocab}")
-        if merged:
-            self._edits[slot] = np.array(sorted(merged.items()), EDIT)
+        inside = [edit for edit in sorted(merged.items()) if 0 <= edit[0] < self.vocab]
+        if inside:
+            self._edits[slot] = np.array(inside, EDIT)
         else:
             self._edits.pop(slot, None)
         self._bans[slot] = wanted
@@ -237,16 +234,14 @@ class SamplingState:
 
         One copy on the current stream; waits for nothing that this step or the last depends on.
         """
-        stage = self._stages[self._next_stage]
-        self._next_stage = (self._next_stage + 1) % len(self._stages)
-        stage.wait()
-        entries = stage.memory[: self._entries_end].view(ROW_ENTRY)
+        memory = self._staging.begin()
+        entries = memory[: self._entries_end].view(ROW_ENTRY)
         entries["slot"] = -1
         entries["slot"][: len(slots)] = slots
         entries["position"][: len(positions)] = positions
-        used = self._settings_end + self._place_edits(slots, stage.memory[self._settings_end :])
-        stage.memory[self._entries_end : self._settings_end] = self._settings.view(np.uint8)
-        stage.copy_to(self._packed, used)
+        used = self._settings_end + self._place_edits(slots, memory[self._settings_end :])
+        memory[self._entries_end : self._settings_end] = self._settings.view(np.uint8)
+        self._staging.copy(used)
 
     def _place_edits(self, slots: Iterable[int], memory: NDArray[np.uint8]) -> int:
         """Lay the slots' edits side by side; the bytes they take."""
@@ -266,25 +261,6 @@ class SamplingState:
             self._settings[slot]["num_edits"] = len(mine)
             place += len(mine)
         return place * EDIT.itemsize
-
-
-class _Stage:
-    """A buffer of the host whose copy may still be under way."""
-
-    def __init__(self, num_bytes: int, device: torch.device) -> None:
-        on_gpu = device.type == "cuda"
-        self._host = torch.zeros(num_bytes, dtype=torch.uint8, pin_memory=on_gpu)
-        self.memory: NDArray[np.uint8] = self._host.numpy()
-        self._copied: torch.cuda.Event | None = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
-
-    def wait(self) -> None:
-        if self._copied is not None:
-            self._copied.synchronize()
-
-    def copy_to(self, target: Tensor, num_bytes: int) -> None:
-        target[:num_bytes].copy_(self._host[:num_bytes], non_blocking=True)
-        if self._copied is not None:
-            self._copied.record()
 
 
 def sample(

@@ -17,7 +17,7 @@ from ixc_runtime.media.geometry import ImageInfo
 from ixc_runtime.media.price import MediaPrice
 from ixc_runtime.media.video import MAX_FRAMES as MAX_VIDEO_FRAMES
 from ixc_runtime.media.video import VideoInfo
-from ixc_runtime.model_folder import ModelFolder, free_host_bytes
+from ixc_runtime.model_folder import ModelFolder
 from ixc_runtime.model_folder import look_at as look_at_model_folder
 from ixc_runtime.model_info import AdapterInfo, EngineLoad, MemoryPlan, ModelInfo
 from ixc_runtime.prompt.meta_instruction import META_INSTRUCTION
@@ -98,7 +98,6 @@ __all__ = [
     "VideoPart",
     "VideoSource",
     "errors",
-    "free_host_bytes",
     "look_at_model_folder",
     "merged_sampling",
     "sampling_violations",

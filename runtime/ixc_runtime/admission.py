@@ -11,7 +11,13 @@ from pathlib import Path
 
 from ixc_runtime.config import TowerShape, load_settings, read_tower_shape
 from ixc_runtime.engine_process.messages import ImageSlots, Submit
-from ixc_runtime.errors import ContextOverflow, NotOffered, PromptEmpty, TokenIdOutOfVocab
+from ixc_runtime.errors import (
+    ContextOverflow,
+    FieldInvalid,
+    NotOffered,
+    PromptEmpty,
+    TokenIdOutOfVocab,
+)
 from ixc_runtime.media.desk import MediaDesk
 from ixc_runtime.media.geometry import ImageInfo
 from ixc_runtime.media.price import MediaPrice, default_price
@@ -27,7 +33,7 @@ from ixc_runtime.request import (
     SamplingParams,
     TokenPrompt,
 )
-from ixc_runtime.sampling.settings import NEUTRAL, merged, violations
+from ixc_runtime.sampling.settings import MOST_EDITS, NEUTRAL, merged, violations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +74,7 @@ class AdmissionDesk:
         wrong = violations(request.sampling, vocab_size=self._info.vocab_size)
         if wrong:
             raise wrong[0]
+        self._check_logprobs(request.output.top_logprobs)
         layout = await self._lay_out(request.prompt)
         self._check_length(layout)
         sampling, is_context_bound = self._effective_sampling(request.sampling, layout)
@@ -142,6 +149,12 @@ class AdmissionDesk:
 
     # ---- the settings
 
+    def _check_logprobs(self, count: int | None) -> None:
+        limit = self._info.vocab_size
+        if count is not None and not 0 <= count <= limit:
+            message = f"top_logprobs is {count}, allowed: [0, {limit}]"
+            raise FieldInvalid("output.top_logprobs", message)
+
     def _effective_sampling(
         self, asked: SamplingParams, layout: PromptLayout
     ) -> tuple[SamplingParams, bool]:
@@ -163,6 +176,14 @@ class AdmissionDesk:
         sampling: SamplingParams,
     ) -> Submit:
         stops = () if sampling.ignore_eos else self._info.stop_token_ids
+        stop_token_ids = [*stops, *sampling.stop_token_ids]
+        bad_word_ids = self._bad_word_ids(sampling.bad_words)
+        num_edits = len(sampling.logit_bias) + len(bad_word_ids) + len(stop_token_ids)
+        if num_edits > MOST_EDITS:
+            raise FieldInvalid(
+                "sampling",
+                f"{num_edits} biases, stops and spellings of bad words, allowed: {MOST_EDITS}",
+            )
         return Submit(
             sequence_id=generation_id,
             token_ids=list(layout.token_ids),
@@ -179,8 +200,8 @@ class AdmissionDesk:
             adapter=request.adapter,
             scope=request.scope,
             sampling=sampling,
-            stop_token_ids=[*stops, *sampling.stop_token_ids],
-            bad_word_ids=self._bad_word_ids(sampling.bad_words),
+            stop_token_ids=stop_token_ids,
+            bad_word_ids=bad_word_ids,
             top_logprobs=request.output.top_logprobs,
         )
 

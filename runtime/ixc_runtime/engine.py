@@ -12,6 +12,8 @@ generations get EngineLost and a new process is started; this object stays.
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from ixc_runtime.adapter_desk import AdapterDesk
 from ixc_runtime.admission import Admission, AdmissionDesk, PromptCount
 from ixc_runtime.engine_process.link import EngineLink, open_link
@@ -68,6 +70,12 @@ class Engine:
         step_timeout_seconds: float | None,
     ) -> None:
         self.plan: MemoryPlan = ready.plan
+        # A restarted engine is to have what this one has: requests are checked against it.
+        config = msgspec.structs.replace(
+            config,
+            kv_bytes=self.plan.kv_bytes,
+            adapter_bytes=self.plan.adapter_room_bytes,
+        )
         self._desk = desk
         self._admissions = AdmissionDesk(Path(config.model), ready.info, desk)
         self.tokenizer: Tokenizer = self._admissions.tokenizer

@@ -47,8 +47,10 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     device: str
     backend: str  # which implementation of the operations runs
-    weights_bytes: int
+    weights_bytes: int  # all that is resident, the checkpoint's adapters among it
     adapters_bytes: int
+    adapter_room_bytes: int | None = None  # for users' adapters; None: of what the host has free
+    scratch_bytes: int = 0  # of a GPU, what steps, graphs and the tower work in
     kv_bytes: int
     kv_dtype: str
     page_size: int  # slots
@@ -62,6 +64,12 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def capacity_tokens(self) -> int:
         return self.num_pages * self.page_size
+
+    @property
+    def total_bytes(self) -> int:
+        """Of the device, as it was divided at start."""
+        room = self.adapter_room_bytes or 0
+        return self.weights_bytes + room + self.scratch_bytes + self.kv_bytes
 
 
 class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):

@@ -173,7 +173,7 @@ class ChatJob:
         session, turns = await desk.store.turns(order.owner, order.session_id, desk.clock.now())
         self._session = session
         self._run.turn_index = session.turn_count + 1
-        model = desk.models.get_for(session)
+        model = await desk.models.get_for(session)
         engine = self._pins.enter_context(model.held())
         self._check_turn(session)
         self._check_media(turns)

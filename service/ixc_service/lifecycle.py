@@ -34,11 +34,14 @@ def engine_config(settings: Settings, folder: Path, name: str) -> EngineConfig:
             ("max_batch", settings.max_batch),
             ("max_step_tokens", settings.max_step_tokens),
             ("kv_bytes", settings.kv_bytes),
+            ("adapter_bytes", settings.adapter_bytes),
             ("queue_limit", settings.queue_limit or 4 * settings.max_batch),
             ("threads", settings.threads),
         )
         if value
     }
+    if settings.adapters_root is None:
+        chosen["adapter_bytes"] = 0  # there are none to come
     return EngineConfig(
         model=str(folder.expanduser()),
         name=name,

@@ -1,9 +1,10 @@
 """How models and users' adapters come to be served and cease to be: the operator's side of it.
 
-    name ─► folder under its root ─► room in memory? ─► an engine of its own ─► served
+    name ─► folder under its root ─► an engine of its own, if it finds room ─► served
 What was loaded at run time is written down, and loaded again when the server starts again.
 
-Knows folders and engines' start; who may use what is loaded is `models`' business.
+Knows folders and engines' start; what fits its device an engine says itself, and who may use what
+is loaded is `models`' business.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ from typing import Protocol
 
 import msgspec
 
-from ixc_runtime import Loading, ModelFolder, free_host_bytes, look_at_model_folder
+from ixc_runtime import Loading, look_at_model_folder
+from ixc_runtime.byte_sizes import size_text
 from ixc_runtime.errors import (
     AdapterInvalid,
     AdapterUnavailable,
@@ -38,7 +40,6 @@ from ixc_service.errors import (
 from ixc_service.identifiers import adapter_name, model_name
 from ixc_service.log_events import emit
 from ixc_service.models import Models, ModelState, ServedModel
-from ixc_service.startup_plan import size_text
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +67,8 @@ class _Record(msgspec.Struct, frozen=True):
 
 
 class ModelDesk:
-    """Either root is None on a server without it. `loaded_bytes` says what a model will take;
-    `patience_seconds` is for those who use an adapter that is to go.
+    """Either root is None on a server without it. `patience_seconds` is for those who use an
+    adapter that is to go.
     """
 
     def __init__(
@@ -77,19 +78,15 @@ class ModelDesk:
         *,
         models_root: ModelsRoot | None,
         adapters_root: NamedFolders | None,
-        loaded_bytes: Callable[[ModelFolder], int],
         record: Path,
         patience_seconds: float,
-        free_bytes: Callable[[], int] = free_host_bytes,
     ) -> None:
         self._models = models
         self._start = start
         self._models_root = models_root
         self._adapters_root = adapters_root
-        self._loaded_bytes = loaded_bytes
         self._record = record
         self._patience_seconds = patience_seconds
-        self._free_bytes = free_bytes
         self._one_load = asyncio.Lock()  # what is free for one is not free for another
         self._one_record = threading.Lock()
         self._loaded: list[str] = []  # at run time, oldest first; replaced, never changed
@@ -127,8 +124,7 @@ class ModelDesk:
             raise OperationConflict(f"the model is {state.value}", model=model_name(model_id))
         with self._models.announced(model_id):
             async with self._one_load:
-                await asyncio.to_thread(self._check_memory, folder)
-                engine = await self._start(folder, model_id, on_loading)
+                engine = await self._started(folder, model_id, on_loading)
             return self._models.add(engine)
 
     def model_folder(self, model_id: str) -> Path:
@@ -139,18 +135,22 @@ class ModelDesk:
         except CheckpointMissing:
             raise ModelNotFound(model_name(model_id)[:128]) from None
 
-    def _check_memory(self, folder: Path) -> None:
+    async def _started(
+        self, folder: Path, model_id: str, on_loading: Callable[[Loading], None]
+    ) -> EnginePort:
         try:
-            required = self._loaded_bytes(look_at_model_folder(folder))
+            # What is plainly no model needs no process to be found out.
+            await asyncio.to_thread(look_at_model_folder, folder)
+            return await self._start(folder, model_id, on_loading)
         except CheckpointMissing as fault:  # the folder is there: it is a file of it that is not
             raise CheckpointInvalid(fault.message, **fault.metadata) from None
-        free = self._free_bytes()
-        if required > free:
-            raise MemoryLow(
-                f"the model takes {size_text(required)}, {size_text(free)} are free",
-                required=required,
-                free=free,
+        except MemoryLow as fault:
+            held = "; ".join(
+                f"{model_name(served.id)} holds {size_text(served.engine.plan.total_bytes)} of "
+                f"{served.engine.plan.device}"
+                for served in self._models.served
             )
+            raise MemoryLow(f"{fault.message}; {held}", **fault.metadata) from None
 
     async def unload(self, model_id: str) -> ModelState | None:
         """Takes nothing new for it from now on; its state then, None once it is gone.
@@ -177,9 +177,10 @@ class ModelDesk:
     async def load_adapter(self, model: str, adapter_id: str, name: str) -> ServedModel:
         """Gives a served model the adapter of the adapters root, under `name`.
 
-        Raises AdapterNotFound, what is wrong with it, or AdapterIdTaken if another has that name.
+        Raises AdapterNotFound, what is wrong with it, AdapterIdTaken if another has that name, or
+        MemoryLow if the engine has no room for it.
         """
-        served = self._models.get(model)
+        served = await self._models.get(model)
         folder = await asyncio.to_thread(self._adapter_folder, adapter_id)
         try:
             with served.held() as engine:
@@ -192,9 +193,9 @@ class ModelDesk:
         emit(_log, "adapter_loaded", model=served.id, adapter=adapter_id, name=name)
         return served
 
-    def unload_adapter(self, model: str, name: str, *, allow_missing: bool) -> ServedModel:
+    async def unload_adapter(self, model: str, name: str, *, allow_missing: bool) -> ServedModel:
         """Takes nothing new for it from now on; raises AdapterNotFound if none was loaded so."""
-        served = self._models.get(model)
+        served = await self._models.get(model)
         try:
             served.engine.unload_adapter(name, seconds=self._patience_seconds)
         except AdapterUnavailable:
@@ -205,26 +206,13 @@ class ModelDesk:
         return served
 
     def _adapter_folder(self, adapter_id: str) -> Path:
-        """One that there is, and room for. Reads the disk."""
+        """Reads the disk."""
         if self._adapters_root is None:
             raise NotOffered("the server has no adapters root", feature="adapters_root")
         try:
-            folder = self._adapters_root.folder(adapter_id)
+            return self._adapters_root.folder(adapter_id)
         except CheckpointMissing:
             raise AdapterNotFound(adapter_name(adapter_id)[:128]) from None
-        self._check_adapter_memory(folder)
-        return folder
-
-    def _check_adapter_memory(self, folder: Path) -> None:
-        """By the size of its files; what is wrong with them is for the engine to find."""
-        required = sum(each.stat().st_size for each in folder.iterdir() if each.is_file())
-        free = self._free_bytes()
-        if required > free:
-            raise MemoryLow(
-                f"the adapter takes {size_text(required)}, {size_text(free)} are free",
-                required=required,
-                free=free,
-            )
 
     # ---- over a restart of the server
 

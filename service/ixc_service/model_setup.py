@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ixc_runtime import ModelFolder
 from ixc_runtime.errors import CheckpointError, CheckpointMissing, DiskFault
 from ixc_runtime.models_root import ModelsRoot, NamedFolders
 from ixc_service.catalogue import Catalogue
@@ -84,7 +83,6 @@ async def open_models(
             start,
             models_root=root,
             adapters_root=NamedFolders(adapters.expanduser(), "adapters") if adapters else None,
-            loaded_bytes=lambda folder: _loaded_bytes(folder, settings),
             record=data_dir / RECORD_NAME,
             patience_seconds=patience_seconds,
         )
@@ -120,8 +118,3 @@ def _holds(root: ModelsRoot, model_id: str) -> bool:
     except (CheckpointError, DiskFault):
         return False
     return True
-
-
-def _loaded_bytes(folder: ModelFolder, settings: Settings) -> int:
-    """Weights, and the cache where its size is set; else the engine takes of what is left."""
-    return folder.loaded_bytes(settings.dtype or None) + settings.kv_bytes

@@ -74,7 +74,8 @@ class ServedModel:
 class Models:
     """`patience_seconds`: how long those who hold a model may take once it is leaving.
 
-    `is_known` tells the ids that could be loaded from those that mean nothing.
+    `is_known` tells the ids that could be loaded from those that mean nothing. It may read a disk,
+    and is called on a thread of its own.
     """
 
     def __init__(
@@ -133,17 +134,15 @@ class Models:
         served = self.look_up(model_id)
         return None if served is None or served.is_leaving else served
 
-    def get(self, name: str) -> ServedModel:
-        """The model for new work of a request that names this one, or none.
+    def find_named(self, name: str) -> ServedModel | None:
+        """The model for new work of a request that names this one, or none."""
+        return self.find(model_id_of(name) or "") if name else self.default
 
-        Raises ModelNotLoaded or ModelNotFound.
-        """
-        if not name:
-            return self.default
-        model_id = model_id_of(name) or ""
-        served = self.find(model_id)
+    async def get(self, name: str) -> ServedModel:
+        """As `find_named`, without a wait if it is there. Raises ModelNotLoaded, ModelNotFound."""
+        served = self.find_named(name)
         if served is None:
-            raise self.absence(model_id, name)
+            raise await self.absence(name)
         return served
 
     def facts(self, name: str) -> ModelInfo:
@@ -153,10 +152,9 @@ class Models:
         """
         return (self.find(model_id_of(name) or "") or self.default).info
 
-    def absence(self, model_id: str, name: str | None = None) -> RuntimeFault:
+    async def absence(self, name: str) -> RuntimeFault:
         """Why there is no such model to work with."""
-        name = name or model_name(model_id)
-        if self._is_known_here(model_id):
+        if await self._is_known_here(model_id_of(name) or ""):
             return ModelNotLoaded(f"{name[:128]} is not loaded", model=name)
         return ModelNotFound(name[:128])
 
@@ -169,12 +167,14 @@ class Models:
                 return served
         return None
 
-    def get_for(self, session: SessionRecord) -> ServedModel:
-        """As `find_for`. Raises SessionWeightsChanged, or what keeps its model from being there."""
+    async def get_for(self, session: SessionRecord) -> ServedModel:
+        """As `find_for`, without a wait if it is there. Raises SessionWeightsChanged, or what keeps
+        its model from being there.
+        """
         if served := self.find_for(session):
             return served
         named = self.find(session.model)
-        if named is None and self._is_known_here(session.model):
+        if named is None and await self._is_known_here(session.model):
             name = model_name(session.model)
             raise ModelNotLoaded(f"the session's model, {name}, is not loaded", model=name)
         current = named or self.default
@@ -185,8 +185,10 @@ class Models:
             server_digest=current.info.digest[:16],
         )
 
-    def _is_known_here(self, model_id: str) -> bool:
-        return self.state(model_id) is not None or self._is_known(model_id)
+    async def _is_known_here(self, model_id: str) -> bool:
+        if self.state(model_id) is not None:
+            return True
+        return await asyncio.to_thread(self._is_known, model_id)
 
     @property
     def liveness(self) -> dict[str, bool]:

@@ -57,6 +57,9 @@ class Settings:
     max_context: Annotated[int, "longest sequence in tokens; 0: the model's native length"] = 0
     max_batch: Annotated[int, "sequences running at once; 0: the engine's default"] = 0
     kv_bytes: Annotated[int, "memory for the KV cache in bytes; 0: chosen from what is free"] = 0
+    adapter_bytes: Annotated[
+        int, "memory for users' adapters in bytes; 0: of a GPU a part, of a host what is free"
+    ] = 0
     max_step_tokens: Annotated[int, "tokens in one step; 0: the engine's default"] = 0
     queue_limit: Annotated[int, "requests that may wait; 0: four times max_batch"] = 0
     prefix_cache: Annotated[bool, "share pages between requests that begin alike"] = True
@@ -94,8 +97,8 @@ class Settings:
         if self.model_name and not is_model_id(self.model_name):
             raise SettingsError(f"model_name is {self.model_name!r}; it must be {MODEL_ID_RULE}")
         for name in (
-            *("max_context", "max_batch", "kv_bytes", "max_step_tokens", "queue_limit"),
-            "job_threads",
+            *("max_context", "max_batch", "kv_bytes", "adapter_bytes", "max_step_tokens"),
+            *("queue_limit", "job_threads"),
         ):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must not be negative")

@@ -1,9 +1,8 @@
 """The start-up plan in words: what the model takes, what fits beside it, and what computes it."""
 
 from ixc_runtime import BASE_ADAPTER, MemoryPlan, ModelInfo
+from ixc_runtime.byte_sizes import size_text
 from ixc_service.translate.resources import images_capacity
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def plan_text(model: ModelInfo, plan: MemoryPlan, addresses: tuple[str, ...]) -> str:
@@ -13,6 +12,7 @@ def plan_text(model: ModelInfo, plan: MemoryPlan, addresses: tuple[str, ...]) ->
         ("computes", f"{model.dtype} on {plan.device}, by the {plan.backend} operations"),
         ("weights", size_text(plan.weights_bytes)),
         ("adapters", f"{', '.join(adapters) or 'none'} ({size_text(plan.adapters_bytes)})"),
+        *_set_aside(plan),
         (
             "cache",
             f"{size_text(plan.kv_bytes)}: {plan.num_pages} pages of {plan.page_size} slots, "
@@ -29,17 +29,19 @@ def plan_text(model: ModelInfo, plan: MemoryPlan, addresses: tuple[str, ...]) ->
     return "\n".join(f"  {name:9} {text}" for name, text in rows)
 
 
+def _set_aside(plan: MemoryPlan) -> tuple[tuple[str, str], ...]:
+    """Of a GPU, which is divided to its last byte."""
+    if not plan.scratch_bytes:
+        return ()
+    room = size_text(plan.adapter_room_bytes or 0)
+    return (
+        ("set aside", f"{size_text(plan.scratch_bytes)} for steps, {room} for users' adapters"),
+    )
+
+
 def _fits(model: ModelInfo, plan: MemoryPlan) -> str:
     text = f"{plan.capacity_tokens} tokens; one sequence up to {model.context_limit}"
     if not model.max_image_tokens:
         return f"{text}; takes no images"
     images = images_capacity(plan, model)
     return f"{text}; {images} images of at most {model.max_image_tokens} tokens each"
-
-
-def size_text(num_bytes: float) -> str:
-    for unit in _UNITS[:-1]:
-        if num_bytes < 1024:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:.1f} {_UNITS[-1]}"

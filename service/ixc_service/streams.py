@@ -65,7 +65,7 @@ class Streams:
         self._pace = pace
         self._instance = instance
 
-    def knows(self, key: RequestKey) -> bool:
+    def knows(self, key: RequestKey | None) -> bool:
         """Whether a run of this request is there to attach to."""
         return self._generations.find_request(key) is not None
 

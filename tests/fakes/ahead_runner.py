@@ -51,7 +51,9 @@ class AheadRunner(PlainRunner):
         for sequence in unknown:
             sequence.tokens[-1] = self._newest[sequence]
             sequence.generated[self._newest[sequence]] += 1
-        yield
-        for sequence in unknown:
-            sequence.generated -= Counter([sequence.tokens[-1]])
-            sequence.tokens[-1] = UNKNOWN
+        try:
+            yield
+        finally:
+            for sequence in unknown:
+                sequence.generated -= Counter([sequence.tokens[-1]])
+                sequence.tokens[-1] = UNKNOWN

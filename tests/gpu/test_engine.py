@@ -13,17 +13,22 @@ import torch
 from torch import Tensor
 
 from ixc_cuda.device import device_info
-from ixc_runtime.engine_process.messages import EngineConfig
+from ixc_runtime.config import load_config
+from ixc_runtime.engine_process.messages import AdapterSource, EngineConfig
 from ixc_runtime.engine_process.planning import bytes_per_token
 from ixc_runtime.engine_process.process import make_core
+from ixc_runtime.engine_process.user_adapters import read_adapter
 from ixc_runtime.model.decoder import Model
 from ixc_runtime.model.loader import load_model
 from ixc_runtime.request import SamplingParams
+from ixc_runtime.weights.peft import load_peft_adapter
 from tests.fakes.engine_driver import EngineDriver, Picture
 from tests.fakes.step_driver import IMAGE_TOKEN, Lane, StepDriver
-from tests.fakes.tiny_checkpoint import write_tiny_checkpoint
+from tests.fakes.tiny_checkpoint import TinyModel, write_tiny_checkpoint
+from tests.fakes.tiny_peft import TinyAdapter, write_tiny_adapter
 
 MAX_BATCH = 40
+VOCAB = 1000
 # Of a logit, in standard deviations of the row's logits.
 TOLERANCE = 0.15
 
@@ -45,8 +50,33 @@ PROMPTS: dict[str, tuple[list[int | Picture], str]] = {
 @pytest.fixture(scope="module", params=SHAPES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_checkpoint(
-        tmp_path_factory.mktemp("tiny"), **SHAPES[request.param], vocab=1000, dtype="bfloat16"
+        tmp_path_factory.mktemp("tiny"), **SHAPES[request.param], vocab=VOCAB, dtype="bfloat16"
     )
+
+
+@pytest.fixture(scope="module")
+def user_adapters(
+    folder: Path, reference: Model, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, AdapterSource]:
+    """Of other ranks and linears than the model's own; the reference has them from now on."""
+    config = load_config(folder)
+    sizes = TinyModel(
+        hidden=config.hidden_size,
+        heads=config.num_heads,
+        kv_heads=config.num_kv_heads,
+        intermediate=config.intermediate_size,
+        vocab=VOCAB,
+    )
+    chosen = {
+        "narrow": TinyAdapter(model=sizes, rank=4, alpha=2.0, linears=("feed_forward.w3",)),
+        "wide": TinyAdapter(model=sizes, rank=40, alpha=10.0, seed=2),
+    }
+    sources = {}
+    for name, adapter in chosen.items():
+        written = write_tiny_adapter(tmp_path_factory.mktemp(name), adapter)
+        sources[name] = AdapterSource(name=name, folder=str(written))
+        reference.add_adapter(name, load_peft_adapter(written, config))
+    return sources
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +86,6 @@ def reference(folder: Path) -> Model:
 
 @pytest.fixture(scope="module", params=["bfloat16", "float16"])
 def model(folder: Path, request: pytest.FixtureRequest) -> Model:
-    from ixc_runtime.config import load_config
     from ixc_runtime.ops.cuda import CudaOps
 
     assert device_info(0).capability >= (8, 0)
@@ -133,6 +162,50 @@ def test_together_every_answer_is_the_references(model: Model, reference: Model)
             assert len(ids) == 20 + copy
             margin = worst_margin(reference_logits(reference, prompt, adapter, ids), ids)
             assert margin < TOLERANCE, f"{name} {copy}"
+
+
+def test_users_adapters_come_and_go_beside_running_answers(
+    model: Model, reference: Model, user_adapters: dict[str, AdapterSource]
+) -> None:
+    """Each row takes its own of five; a name that comes back with other weights has those."""
+    driver = make_engine(model)
+    prompt = [1, 5, 9, 30, 31]
+    for name in ("base", "web", "write"):
+        driver.submit(name, prompt, adapter=name, max_output=30)
+    for _ in range(5):
+        driver.step()
+    for source in user_adapters.values():
+        driver.core.add_adapter(read_adapter(source, model, driver.core.adapter_room))
+    for name in user_adapters:
+        driver.submit(name, prompt, adapter=name, max_output=20)
+    outcomes = driver.run()
+    for name, outcome in outcomes.items():
+        expected = reference_logits(reference, prompt, name, outcome.ids)
+        assert worst_margin(expected, outcome.ids) < TOLERANCE, name
+    assert outcomes["wide"].ids != outcomes["base"].ids[:20]
+
+    driver.core.remove_adapter("wide")
+    narrow = AdapterSource(name="wide", folder=user_adapters["narrow"].folder)
+    driver.core.add_adapter(read_adapter(narrow, model, driver.core.adapter_room))
+    ids = driver.ids("again", prompt, adapter="wide", max_output=20)
+    assert worst_margin(reference_logits(reference, prompt, "narrow", ids), ids) < TOLERANCE
+    for name in user_adapters:
+        driver.core.remove_adapter(name)
+
+
+def test_the_time_of_the_tower_is_the_devices(model: Model) -> None:
+    """Not that of launching it, which is the same for any number of tiles."""
+    driver = make_engine(model)
+    for name, high in (("warm", 1), ("one", 2), ("many", 16)):
+        driver.submit(name, [1, Picture(seed=high, high=high), 40], max_output=1)
+        driver.run()
+    seconds = {}
+    for name in ("one", "many"):
+        prompt = driver.outcomes[name].prompt
+        assert prompt is not None
+        seconds[name] = prompt.vision_seconds
+        assert prompt.prefill_seconds > 0.0
+    assert 0.0 < seconds["one"] < seconds["many"] < 1.0
 
 
 def test_the_same_request_is_answered_the_same(model: Model) -> None:

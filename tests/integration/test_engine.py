@@ -243,6 +243,23 @@ async def test_a_seeded_sample_replays_and_other_seeds_differ(engine: Engine) ->
             "token id 1000",
         ),
         (GenerationRequest(prompt=TokenPrompt(token_ids=())), errors.PromptEmpty, "no tokens"),
+        (
+            ask(TextPart(text="hi"), sampling=SamplingParams(logit_bias=((1000, 1.0),))),
+            errors.FieldInvalid,
+            "token id 1000 is beyond the vocabulary of 1000",
+        ),
+        (
+            ask(TextPart(text="hi"), sampling=SamplingParams(logit_bias=((7, 0.1),) * 2049)),
+            errors.FieldInvalid,
+            "20.. biases, stops and spellings of bad words, allowed: 2048",
+        ),
+        (
+            GenerationRequest(
+                prompt=TokenPrompt(token_ids=(5,)), output=OutputOptions(top_logprobs=1001)
+            ),
+            errors.FieldInvalid,
+            r"top_logprobs is 1001, allowed: \[0, 1000\]",
+        ),
     ],
 )
 async def test_what_cannot_work_is_refused_with_the_numbers(
@@ -273,8 +290,11 @@ async def test_the_answer_stops_at_the_end_of_the_context(engine: Engine) -> Non
 
 
 async def test_a_killed_engine_fails_its_streams_and_comes_back(tiny_folder: Path) -> None:
-    """Streams end with EngineLost, the facade lives, and the next request is answered."""
+    """Streams end with EngineLost, the facade lives, and the next request is answered; by an engine
+    with the cache that the first one chose, whatever is free by now.
+    """
     engine = await Engine.start(EngineConfig(model=str(tiny_folder), threads=1))
+    assert engine._supervisor.config.kv_bytes == engine.plan.kv_bytes
     states: list[bool] = []
     back = asyncio.Event()
     engine.on_change(lambda is_alive: (states.append(is_alive), is_alive and back.set()))
@@ -291,6 +311,7 @@ async def test_a_killed_engine_fails_its_streams_and_comes_back(tiny_folder: Pat
 
     assert states == [False, True]
     assert heard.ids
+    assert (await engine.fresh_load()).pages_total == engine.plan.num_pages
     await engine.close()
 
 
@@ -362,7 +383,7 @@ async def test_a_model_that_cannot_be_served_says_why(tmp_path: Path) -> None:
 
 async def test_a_device_without_operations_is_refused(tiny_folder: Path) -> None:
     """No silent fallback: someone who asks for a GPU does not get a CPU."""
-    with pytest.raises(errors.FieldInvalid, match="device is cuda"):
+    with pytest.raises(errors.FieldInvalid, match=r"device is cuda: .*: (install|update|take)"):
         await Engine.start(EngineConfig(model=str(tiny_folder), device="cuda"))
 
 

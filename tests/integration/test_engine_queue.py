@@ -1,6 +1,8 @@
 """A place in the batch: who is refused at once because it would come too late."""
 
-import asyncio
+import os
+import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,14 +13,17 @@ from ixc_runtime import (
     Accepted,
     Engine,
     EngineConfig,
+    EngineLoad,
     GenerationRequest,
     SamplingParams,
     TokenPrompt,
     errors,
 )
+from ixc_runtime.engine_process.messages import Frame, Started
 from tests.fakes.server_process import write_model
 
 LONG = SamplingParams(temperature=0.0, max_output_tokens=900, ignore_eos=True)
+HELD_SECONDS = 0.3
 
 
 def ask(**options: object) -> GenerationRequest:
@@ -27,16 +32,23 @@ def ask(**options: object) -> GenerationRequest:
 
 
 @pytest_asyncio.fixture
-async def busy(tmp_path: Path) -> AsyncIterator[Engine]:
-    """One place, and it has been held for a while."""
+async def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
+    """One place, and it has been held for a while. Its holder cannot end: the engine stands still,
+    and that it has begun is said for it.
+    """
     model = write_model(tmp_path / "model")
-    engine = await Engine.start(EngineConfig(model=str(model), max_batch=1, threads=1))
+    config = EngineConfig(model=str(model), max_batch=1, threads=1)
+    engine = await Engine.start(config, step_timeout_seconds=None)
+    assert engine.process_id is not None
+    os.kill(engine.process_id, signal.SIGSTOP)
     holder = aiter(engine.generate(ask()))
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    while loop.time() < began + 0.3:
-        await anext(holder)
+    await anext(holder)
+    (holder_id,) = engine._mailboxes
+    started = Started(sequence_id=holder_id, queue_seconds=0.0, cached_tokens=0)
+    engine._hear(Frame([started], EngineLoad(running=1)))
+    monkeypatch.setattr(engine._places, "_now", lambda: time.monotonic() + HELD_SECONDS)
     yield engine
+    os.kill(engine.process_id, signal.SIGCONT)
     await holder.aclose()  # type: ignore[attr-defined]
     await engine.close()
 
@@ -46,7 +58,7 @@ async def test_a_wait_beyond_what_the_request_allows(busy: Engine, bound: str) -
     """QueueFull now, with the estimate and when to come again, not a timeout later."""
     with pytest.raises(errors.QueueFull, match=r"the request allows 0\.1 s") as caught:
         await anext(aiter(busy.generate(ask(**{bound: 0.1}))))
-    assert float(caught.value.metadata["wait_seconds"]) >= 0.2
+    assert float(caught.value.metadata["wait_seconds"]) >= HELD_SECONDS
     assert (caught.value.retry_after_seconds or 0.0) > 0.1
 
 

@@ -278,17 +278,23 @@ async def test_a_load_that_is_broken_off_too_late(
     assert await state(served, "dogs") == LOADED
 
 
-async def test_no_room_for_another_model(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused before anything is started, with both figures."""
-    monkeypatch.setattr(served.server.model_desk, "_free_bytes", lambda: 100_000)
-    with pytest.raises(MemoryLow) as caught:
+async def test_no_room_for_another_model(served: Served) -> None:
+    """The engine's own figures, which are of its device, and who holds how much of that."""
+    served.starter.fault = MemoryLow("the model needs 9 GiB", required=9000, free=100)
+    with pytest.raises(
+        MemoryLow, match=r"needs 9 GiB; models/fake holds 1\.0 MiB of cpu"
+    ) as caught:
         await served.load("dogs")
-    assert int(caught.value.metadata["required"]) > 100_000
-    assert caught.value.metadata["free"] == "100000"
-    assert not served.starter.was_asked.is_set()
+    assert caught.value.metadata == {"required": "9000", "free": "100"}
+    assert await state(served, "dogs") == AVAILABLE
+
+
+async def test_no_room_for_another_adapter(served: Served) -> None:
+    """So the engine says, and goes on."""
+    served.engine.adapter_fault = MemoryLow("the adapter takes 2 GiB", required=2000, free=100)
     with refused("MEMORY_LOW", CODE.RESOURCE_EXHAUSTED):
-        monkeypatch.setattr(served.server.model_desk, "_free_bytes", lambda: 10)
         await served.weights.LoadAdapter(pb.LoadAdapterRequest(adapter="adapters/stripes"))
+    assert (await served.generate("speak"))[-1].HasField("completed")
 
 
 async def test_how_far_it_is_is_told(served: Served) -> None:

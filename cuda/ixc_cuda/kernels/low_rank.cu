@@ -1,175 +1,227 @@
 // y[row] += up (down x[row]) for the rows of a step, each with the adapter it asks for, or none.
 //
-//     x (rows, k), y (rows, n), adapters (rows): an index into the tables, -1 is none
-//     downs: of each adapter  address of (ranks, k), ranks
-//     ups: of each block      address of (outputs, ranks), adapter, first rank, ranks, first output,
-//                             outputs
-//     inner (rows, most_ranks): what the first launch leaves for the second, rounded to T
+//     x (rows, k), y (rows, n)
+//     groups: of each adapter that rows ask for  its slot, first place in `order`, number of rows
+//     order: rows, group by group
+//     table: of each slot, `stride` apart, one linear's part of the adapter
+//     inner (rows, most_ranks): what the first launch leaves for the second, rounded to T, in
+//                               `order`'s order
 //
-// An adapter's rows are gathered 16 at a time and multiplied by the tensor cores, so that its
-// weights are read once for them. Grid of low_rank_down: tiles of 8 ranks x adapters; the warps
-// share k. Grid of low_rank_up: tiles of 128 outputs x blocks; a warp has 16 of them. An adapter
-// that no row asks for costs an empty block. Bound by the adapters' weights at few rows.
+// A group's product is cut into items, a tile of the weights by up to COLUMNS rows, and the grid,
+// which is as large as the GPU whatever the groups are, shares the items of all groups; items of
+// the same weights are next to each other, and meet in the L2. Few tiles of few ranks would leave
+// most of the GPU idle in low_rank_down: there a cluster of blocks shares a tile's columns, and
+// each adds up a part of its sums, through distributed shared memory, always in the same order.
+//
+// Few rows are bound by reading the adapters' weights, many by what comes through the L2. Weights
+// are asked for before the kernel in front has ended; so they, `groups`, `order` and `table` must
+// not have been written by a kernel just now.
 
+#include "cluster.cuh"
 #include "mma.cuh"
+#include "row_tiles.cuh"
 #include "vectors.cuh"
 
-// (Not all of these are used by each kernel, which constants would be warned of.)
 enum : int {
-    WARPS = 8,
-    THREADS = WARPS * WARP,
-    WINDOW = 32,    // columns multiplied at a time: 16 bytes a lane
-    BATCH = 16,     // rows of x multiplied at a time
-    DOWN_TILE = 8,  // ranks of a block
-    UP_TILE = 16,   // outputs of a warp
-    MOST_ROWS = 1024,
+    MOST_GROUPS = THREADS,
+    MOST_BLOCKS = 2,
+#if __CUDA_ARCH__ >= 900
+    SLICES = 8,
+#else
+    SLICES = 1,
+#endif
 };
 
-struct Down {
-    long long weight, ranks;
+struct Group {
+    int slot, first, rows;
 };
 
-struct Up {
-    long long weight, adapter, first_rank, ranks, first_output, outputs;
+struct Block {
+    long long weight;  // (outputs, ranks)
+    int first_rank, ranks, first_output, outputs;
 };
 
-// The rows that ask for `adapter`, in order; returns how many. All threads of the block.
-__device__ int gather_rows(const int* adapters, int rows, int adapter, short (&found)[MOST_ROWS]) {
-    __shared__ int count;
-    if (threadIdx.x < WARP) {
-        int so_far = 0;
-        for (int first = 0; first < rows; first += WARP) {
-            const int row = first + threadIdx.x;
-            const bool mine = row < rows && adapters[row] == adapter;
-            const unsigned all = __ballot_sync(FULL_MASK, mine);
-            if (mine) {
-                found[so_far + __popc(all & ((1u << threadIdx.x) - 1))] = static_cast<short>(row);
-            }
-            so_far += __popc(all);
-        }
-        if (threadIdx.x == 0) {
-            count = so_far;
-        }
+struct Slot {
+    long long down;  // (ranks, k)
+    int ranks, blocks;
+    Block block[MOST_BLOCKS];
+};
+
+// Few vectors: small tiles, of which the warps share the columns. Many: they share rows and
+// vectors.
+template <typename T, int COLUMNS> struct Tiles;
+template <typename T> struct Tiles<T, 16> {
+    using Type = RowTiles<T, 32, 16, 256, 3, 1, 1>;
+};
+template <typename T> struct Tiles<T, 64> {
+    using Type = RowTiles<T, 128, 64, 64, 6, 4, 2>;
+};
+
+__device__ __forceinline__ int quotient(int a, int b) { return (a + b - 1) / b; }
+
+// Every thread's number of items, added up over the threads in front and itself. All of the block.
+__device__ void add_up(int mine, int (&ends)[MOST_GROUPS]) {
+    __shared__ int sums[WARPS];
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    for (int distance = 1; distance < WARP; distance *= 2) {
+        const int before = __shfl_up_sync(FULL_MASK, mine, distance);
+        mine += lane >= distance ? before : 0;
+    }
+    if (lane == WARP - 1) {
+        sums[warp] = mine;
     }
     __syncthreads();
-    return count;
-}
-
-// Rows g and g + 8 of a matrix (`low`, `high`; null is zeros) by 16 gathered vectors (null likewise),
-// over windows first, first + step, ...: each lane reads 16 bytes of each at a time, and which k the
-// tensor core takes them for does not matter, as it is the same on both sides.
-template <typename T>
-__device__ __forceinline__ void multiply_rows(float (&sums)[2][4], const T* low, const T* high,
-                                              const T* const (&vectors)[2], int k, int first,
-                                              int step) {
-    const int t = threadIdx.x % 4;
-#pragma unroll 4
-    for (int window = first; window * WINDOW < k; window += step) {
-        const int column = window * WINDOW + 8 * t;
-        const auto load = [=](const T* row) {
-            return row != nullptr && column < k ? load_fresh(row + column) : make_uint4(0, 0, 0, 0);
-        };
-        const uint4 a = load(low), b = load(high);
-        const unsigned left[4] = {a.x, b.x, a.y, b.y}, right[4] = {a.z, b.z, a.w, b.w};
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const uint4 v = load(vectors[half]);
-            mma_16816<T>(sums[half], left, v.x, v.y);
-            mma_16816<T>(sums[half], right, v.z, v.w);
-        }
+    for (int i = 0; i < warp; ++i) {
+        mine += sums[i];
     }
+    ends[threadIdx.x] = mine;
+    __syncthreads();
 }
 
-template <typename T>
-__global__ void __launch_bounds__(THREADS)
-    low_rank_down(const T* x, const int* adapters, const Down* downs, T* inner, int rows, int k,
-                  int most_ranks) {
-    __shared__ short found[MOST_ROWS];
-    __shared__ float partial[WARPS][BATCH][DOWN_TILE];
+// The group that an item below the last end belongs to.
+__device__ __forceinline__ int group_of(int item, const int (&ends)[MOST_GROUPS]) {
+    int group = 0;
+    for (int step = MOST_GROUPS / 2; step > 0; step /= 2) {
+        group += ends[group + step - 1] <= item ? step : 0;
+    }
+    return group;
+}
+
+template <typename T, int COLUMNS>
+__global__ void CLUSTER_OF(SLICES) __launch_bounds__(THREADS, COLUMNS == 16 ? 2 : 1)
+    low_rank_down(const T* x, const Group* groups, const int* order, const Slot* table, T* inner,
+                  int num_groups, int stride, int k, int most_ranks) {
+    using Product = typename Tiles<T, COLUMNS>::Type;
+    constexpr int TILE = Product::TILE, OWN = COLUMNS / SLICES;  // vectors that a block adds up
+    extern __shared__ __align__(128) unsigned char shared[];
+    __shared__ int ends[MOST_GROUPS];
+    __shared__ float received[SLICES][OWN][TILE];
+
+    arrive_cluster<SLICES>();
     allow_next_kernel();
-    wait_for_previous_kernel();
-
-    const Down down = downs[blockIdx.y];
-    const int first_rank = blockIdx.x * DOWN_TILE;
-    if (first_rank >= down.ranks) {
-        return;
+    int mine = 0;
+    if (threadIdx.x < num_groups && groups[threadIdx.x].rows > 0) {
+        const Group group = groups[threadIdx.x];
+        const int ranks = table[static_cast<long long>(group.slot) * stride].ranks;
+        mine = quotient(ranks, TILE) * quotient(group.rows, COLUMNS);
     }
-    const int num_found = gather_rows(adapters, rows, blockIdx.y, found);
-    const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
-    const T* weight = reinterpret_cast<const T*>(down.weight);
-    const T* low = first_rank + g < down.ranks
-                       ? weight + static_cast<long long>(first_rank + g) * k
-                       : nullptr;
+    add_up(mine, ends);
 
-    for (int start = 0; start < num_found; start += BATCH) {
-        const T* vectors[2];
-        for (int half = 0; half < 2; ++half) {
-            const int index = start + 8 * half + g;
-            vectors[half] =
-                index < num_found ? x + static_cast<long long>(found[index]) * k : nullptr;
-        }
-        float sums[2][4] = {};
-        multiply_rows<T>(sums, low, nullptr, vectors, k, warp, WARPS);
+    const int slice = blockIdx.x % SLICES;
+    const int slice_width = quotient(k, SLICES * WINDOW) * WINDOW;
+    const int first_column = min(slice * slice_width, k);
+    const int end_column = min(first_column + slice_width, k);
+    bool waited = false;
+    const int num_items = ends[MOST_GROUPS - 1];
+    for (int item = blockIdx.x / SLICES; item < num_items; item += gridDim.x / SLICES) {
+        const int index = group_of(item, ends);
+        const int place = item - (index > 0 ? ends[index - 1] : 0);
+        const Group group = groups[index];
+        const Slot& slot = table[static_cast<long long>(group.slot) * stride];
+        const int parts = quotient(group.rows, COLUMNS);
+        const int first_row = place % parts * COLUMNS, first_rank = place / parts * TILE;
+        const int num_rows = group.rows - first_row, num_ranks = slot.ranks - first_rank;
 
-        // The warps' sums into one, by one thread an element, always in the same order.
-        for (int i = 0; i < 4; ++i) {
-            partial[warp][8 * (i / 2) + 2 * t + i % 2][g] = sums[i / 2][i % 2];
+        const T* weight =
+            reinterpret_cast<const T*>(slot.down) + static_cast<long long>(first_rank) * k;
+        Product product(shared, weight, num_ranks, k, first_column, end_column);
+        product.begin_weights();
+        if (!waited) {
+            wait_for_previous_kernel();
+            waited = true;
         }
-        __syncthreads();
-        if (threadIdx.x < BATCH * DOWN_TILE) {
-            const int index = start + threadIdx.x / DOWN_TILE;
-            const int rank = first_rank + threadIdx.x % DOWN_TILE;
+        product.begin_vectors(x, k, order + group.first + first_row, num_rows);
+        product.multiply();
+
+        wait_cluster<SLICES>();  // the others have read what they had received
+        for (int i = threadIdx.x; i < TILE * COLUMNS; i += THREADS) {
+            const int rank = i % TILE, vector = i / TILE;
+            *in_block<SLICES>(&received[slice][vector % OWN][rank], vector / OWN) =
+                product.sum(rank, vector);
+        }
+        sync_cluster<SLICES>();
+        for (int i = threadIdx.x; i < TILE * OWN; i += THREADS) {
+            const int rank = i % TILE, vector = i / TILE + slice * OWN;
             float sum = 0.0f;
-            for (int i = 0; i < WARPS; ++i) {
-                sum += partial[i][threadIdx.x / DOWN_TILE][threadIdx.x % DOWN_TILE];
+#pragma unroll
+            for (int from = 0; from < SLICES; ++from) {
+                sum += received[from][i / TILE][rank];
             }
-            if (index < num_found && rank < down.ranks) {
-                inner[static_cast<long long>(found[index]) * most_ranks + rank] = from_float<T>(sum);
+            if (vector < num_rows && rank < num_ranks) {
+                const long long row = group.first + first_row + vector;
+                inner[row * most_ranks + first_rank + rank] = from_float<T>(sum);
+            }
+        }
+        __syncthreads();
+        arrive_cluster<SLICES>();
+    }
+    if (!waited) {
+        wait_for_previous_kernel();
+    }
+    wait_cluster<SLICES>();
+}
+
+template <typename T, int COLUMNS>
+__global__ void __launch_bounds__(THREADS, COLUMNS == 16 ? 2 : 1)
+    low_rank_up(const T* inner, const Group* groups, const int* order, const Slot* table, T* y,
+                int num_groups, int stride, int n, int most_ranks) {
+    using Product = typename Tiles<T, COLUMNS>::Type;
+    constexpr int TILE = Product::TILE;
+    extern __shared__ __align__(128) unsigned char shared[];
+    __shared__ int ends[MOST_GROUPS];
+
+    allow_next_kernel();
+    const auto tiles_of = [](const Slot& slot, int block) {
+        return block < slot.blocks ? quotient(slot.block[block].outputs, TILE) : 0;
+    };
+    int mine = 0;
+    if (threadIdx.x < num_groups && groups[threadIdx.x].rows > 0) {
+        const Group group = groups[threadIdx.x];
+        const Slot& slot = table[static_cast<long long>(group.slot) * stride];
+        mine = (tiles_of(slot, 0) + tiles_of(slot, 1)) * quotient(group.rows, COLUMNS);
+    }
+    add_up(mine, ends);
+
+    bool waited = false;
+    const int num_items = ends[MOST_GROUPS - 1];
+    for (int item = blockIdx.x; item < num_items; item += gridDim.x) {
+        const int index = group_of(item, ends);
+        const int place = item - (index > 0 ? ends[index - 1] : 0);
+        const Group group = groups[index];
+        const Slot& slot = table[static_cast<long long>(group.slot) * stride];
+        const int parts = quotient(group.rows, COLUMNS), tile = place / parts;
+        const bool is_second = tile >= tiles_of(slot, 0);
+        const Block block = slot.block[is_second];
+        const int first_row = place % parts * COLUMNS;
+        const int first_output = (tile - (is_second ? tiles_of(slot, 0) : 0)) * TILE;
+        const int num_rows = group.rows - first_row, num_outputs = block.outputs - first_output;
+
+        const T* weight = reinterpret_cast<const T*>(block.weight) +
+                          static_cast<long long>(first_output) * block.ranks;
+        Product product(shared, weight, num_outputs, block.ranks, 0, block.ranks);
+        product.begin_weights();
+        if (!waited) {
+            wait_for_previous_kernel();
+            waited = true;
+        }
+        const long long first_inner = static_cast<long long>(group.first + first_row) * most_ranks;
+        const T* vectors = inner + first_inner + block.first_rank;
+        product.begin_vectors(vectors, most_ranks, nullptr, num_rows);
+        product.multiply();
+
+        T* out = y + block.first_output + first_output;
+        const int* rows = order + group.first + first_row;
+#pragma unroll 2
+        for (int i = threadIdx.x; i < TILE * COLUMNS; i += THREADS) {
+            const int output = i % TILE, vector = i / TILE;
+            if (vector < num_rows && output < num_outputs) {
+                T* to = out + static_cast<long long>(rows[vector]) * n + output;
+                *to = from_float<T>(to_float(*to) + product.sum(output, vector));
             }
         }
         __syncthreads();
     }
-}
-
-template <typename T>
-__global__ void __launch_bounds__(THREADS)
-    low_rank_up(const T* inner, const int* adapters, const Up* ups, T* y, int rows, int n,
-                int most_ranks) {
-    __shared__ short found[MOST_ROWS];
-    allow_next_kernel();
-    wait_for_previous_kernel();
-
-    const Up up = ups[blockIdx.y];
-    if (blockIdx.x * WARPS * UP_TILE >= up.outputs) {
-        return;
-    }
-    const int num_found = gather_rows(adapters, rows, static_cast<int>(up.adapter), found);
-    const int warp = threadIdx.x / WARP, g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
-    const int first_output = (blockIdx.x * WARPS + warp) * UP_TILE;
-    const T* weight = reinterpret_cast<const T*>(up.weight);
-    const auto row_of = [=](int output) {
-        return output < up.outputs ? weight + output * up.ranks : nullptr;
-    };
-
-    for (int start = 0; start < num_found; start += BATCH) {
-        const T* vectors[2];
-        for (int half = 0; half < 2; ++half) {
-            const int index = start + 8 * half + g;
-            vectors[half] = index < num_found ? inner + up.first_rank +
-                                                    static_cast<long long>(found[index]) * most_ranks
-                                              : nullptr;
-        }
-        float sums[2][4] = {};
-        multiply_rows<T>(sums, row_of(first_output + g), row_of(first_output + g + 8), vectors,
-                         static_cast<int>(up.ranks), 0, 1);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            const int index = start + 8 * (i / 4) + 2 * t + i % 2;
-            const int output = first_output + g + i / 2 % 2 * 8;
-            if (index < num_found && output < up.outputs) {
-                T* place = y + static_cast<long long>(found[index]) * n + up.first_output + output;
-                *place = from_float<T>(to_float(*place) + sums[i / 4][i % 4]);
-            }
-        }
+    if (!waited) {
+        wait_for_previous_kernel();
     }
 }

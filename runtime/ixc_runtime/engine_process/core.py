@@ -7,9 +7,11 @@ nothing of text, of gRPC or of the process it runs in.
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
+from ixc_runtime.engine_process.adapter_room import AdapterRoom
 from ixc_runtime.engine_process.images import EncodedImages, Tower
 from ixc_runtime.engine_process.messages import (
     Failed,
@@ -23,20 +25,23 @@ from ixc_runtime.engine_process.messages import (
     Token,
     Update,
 )
+from ixc_runtime.engine_process.moments import moment
 from ixc_runtime.engine_process.runner import LaunchedStep, MakeRunner, PlainRunner
 from ixc_runtime.engine_process.user_adapters import ReadAdapter
 from ixc_runtime.errors import (
     AdapterIdTaken,
     AdapterUnavailable,
     EngineFault,
+    KvCacheFull,
     RuntimeFault,
     fault_from_reason,
 )
+from ixc_runtime.host_memory import free_host_bytes
 from ixc_runtime.kv_cache.cache import KvCache
 from ixc_runtime.model.decoder import Model
 from ixc_runtime.model.kv_arena import KvArena
 from ixc_runtime.model.rope import rotary_base
-from ixc_runtime.model_info import EngineLoad, MemoryPlan
+from ixc_runtime.model_info import AdapterInfo, EngineLoad, MemoryPlan
 from ixc_runtime.request import BASE_ADAPTER, FinishReason
 from ixc_runtime.sampling.sampler import SampledToken
 from ixc_runtime.scheduler.scheduler import Chunk, Scheduler
@@ -88,17 +93,38 @@ class EngineCore:
         self.scheduler = Scheduler(
             cache, max_batch=plan.max_batch, max_step_tokens=plan.max_step_tokens
         )
-        self._images = EncodedImages(tower or model.vision, budget_bytes=feature_bytes)
+        self._images = EncodedImages(
+            tower or model.vision,
+            budget_bytes=feature_bytes,
+            moment=partial(moment, model.device),
+        )
         self._runner = make_runner(model, arena, self._images, plan=plan)
         self._on_its_way: _Step | None = None
         self._num_steps = 0
         self._updates: list[Update] = []
-        self._adapter_digests: dict[str, str] = {}  # users' adapters alone
+        self.adapter_room = AdapterRoom(
+            plan.device, limit=plan.adapter_room_bytes, free_bytes=free_host_bytes
+        )
+        self._user_adapters: dict[str, AdapterInfo] = {}
 
     # ---- what may happen between steps
 
     def submit(self, request: Submit) -> None:
-        """Queue a sequence. The front end has priced it: it fits the context and the cache."""
+        """Queue a sequence. The front end has checked and priced it; what is wrong with it all the
+        same fails it alone.
+        """
+        try:
+            self.scheduler.submit(self._sequence(request))
+        except RuntimeFault as fault:
+            self._updates.append(_failed(request.sequence_id, fault))
+        except Exception:
+            _log.exception("a request could not be taken in")
+            unknown = EngineFault("the engine could not take the request in")
+            self._updates.append(_failed(request.sequence_id, unknown))
+
+    def _sequence(self, request: Submit) -> Sequence:
+        if request.adapter not in {BASE_ADAPTER, *self.model.adapters}:
+            raise _unavailable(request.adapter)
         base = rotary_base(self.model.config, len(request.token_ids))
         sequence = Sequence(
             request=request,
@@ -106,37 +132,54 @@ class EngineCore:
             rotary_base=base,
             times=SequenceTimes(submitted=self._clock()),
         )
-        assert sequence.max_slots <= self.plan.capacity_tokens, "priced before it was sent"
-        self.scheduler.submit(sequence)
-        if request.adapter not in {BASE_ADAPTER, *self.model.adapters}:
-            self._fail(sequence, _unavailable(request.adapter))
+        if not sequence.num_prompt:
+            raise EngineFault("a prompt without tokens was sent")
+        if sequence.max_slots > self.plan.capacity_tokens:
+            raise KvCacheFull(
+                f"the request may take {sequence.max_slots} slots, "
+                f"the cache has {self.plan.capacity_tokens}"
+            )
+        return sequence
 
     def _namespace(self, request: Submit, base: float) -> bytes:
         """All that cached values depend on besides the tokens before them.
 
         A user's adapter counts by its digest: the same name may come back with other weights.
         """
-        adapter = self._adapter_digests.get(request.adapter, request.adapter)
+        user = self._user_adapters.get(request.adapter)
+        adapter = user.digest if user else request.adapter
         parts = (self._digest, adapter, request.scope, repr(base), self.plan.kv_dtype)
         return hashlib.sha256("\0".join(parts).encode()).digest()
 
     def add_adapter(self, adapter: ReadAdapter) -> None:
-        """From now on sequences may ask for it. The same under the same name is there already."""
-        name = adapter.info.name
-        if self._adapter_digests.get(name) == adapter.info.digest:
+        """From now on sequences may ask for it. The same under the same name is there already.
+
+        Raises AdapterIdTaken, or what keeps the device from taking it; its room is free then.
+        """
+        info = adapter.info
+        if self._user_adapters.get(info.name) == info:
             return
-        if name in {BASE_ADAPTER, *self.model.adapters}:
-            raise AdapterIdTaken(f"another adapter is loaded as {name!r}", adapter=name)
-        self.model.add_adapter(name, adapter.pairs)
-        self._adapter_digests[name] = adapter.info.digest
+        try:
+            if info.name in {BASE_ADAPTER, *self.model.adapters}:
+                message = f"another adapter is loaded as {info.name!r}"
+                raise AdapterIdTaken(message, adapter=info.name)
+            if adapter.pairs is None:
+                raise _unavailable(info.name)
+            self._runner.take_adapter(info.name, adapter.pairs)
+        except BaseException:
+            self.adapter_room.give_back(info)
+            raise
+        self._user_adapters[info.name] = info
 
     def remove_adapter(self, name: str) -> None:
         """A user's. Sequences that still ask for it fail; an unknown name is gone already."""
-        if self._adapter_digests.pop(name, None) is None:
+        info = self._user_adapters.pop(name, None)
+        if info is None:
             return
         for sequence in [each for each in self.scheduler if each.request.adapter == name]:
             self._fail(sequence, _unavailable(name))
-        self.model.remove_adapter(name)
+        self._runner.drop_adapter(name)
+        self.adapter_room.give_back(info)
 
     def cancel(self, sequence_id: str, reason: FinishReason) -> None:
         """End a sequence wherever it is; unknown ids have ended by themselves."""
@@ -151,6 +194,9 @@ class EngineCore:
             self._images.supply(pixels)
         except RuntimeFault as fault:
             self._fail_wanting(pixels.key, fault)
+            return
+        except Exception as error:
+            self._give_up(self._wanting(pixels.key), error, "pixels could not be taken in")
             return
         for sequence in self._wanting(pixels.key):
             sequence.times.media = now - sequence.times.pixels_wanted
@@ -195,13 +241,12 @@ class EngineCore:
         for us; its tokens land one call later. Returns what happened since the last call, and
         whether there was anything to do; when there was not, nothing will change until the next
         message.
+
+        No request can end the engine: what goes wrong fails those that it went wrong for.
         """
         was_on_its_way = self._on_its_way is not None
-        for sequence in self.scheduler.admit():
-            self._begin(sequence)
-        num_tiles = self._images.encode(self.plan.tiles_per_step)
-        if not self._may_run_ahead():
-            self._land()
+        self._admit()
+        num_tiles = self._encode()
         chunks = self.scheduler.plan(self._images.has)
         launched = self._launch(chunks)
         self._land()
@@ -209,10 +254,23 @@ class EngineCore:
         if not self._runner.runs_ahead:
             self._land()
         updates, self._updates = self._updates, []
-        return updates, bool(chunks or was_on_its_way or num_tiles)
+        return updates, bool(chunks or was_on_its_way or num_tiles or updates)
 
-    def _may_run_ahead(self) -> bool:
-        return not any(sequence.samples_by_words for sequence in self.scheduler.running)
+    def _admit(self) -> None:
+        while (sequence := self.scheduler.first_waiting) is not None:
+            try:
+                if self.scheduler.admit() is None:
+                    return
+                self._begin(sequence)
+            except Exception as error:
+                self._give_up([sequence], error, "the engine could not start the request")
+
+    def _encode(self) -> int:
+        """The number of tiles."""
+        num_tiles, failures = self._images.encode(self.plan.tiles_per_step)
+        for key, error in failures:
+            self._give_up(self._wanting(key), error, "a picture could not be encoded")
+        return num_tiles
 
     def _begin(self, sequence: Sequence) -> None:
         now = self._clock()
@@ -225,10 +283,10 @@ class EngineCore:
             )
         )
         for image in sequence.missing_images:
-            sequence.wanted_images.append(image.key)
-            sequence.encoded_tiles += 1 + image.tiles_wide * image.tiles_high
             if self._images.want(image):
                 self._updates.append(PixelsNeeded(image.key))
+            sequence.wanted_images.append(image.key)
+            sequence.encoded_tiles += 1 + image.tiles_wide * image.tiles_high
 
     def _launch(self, chunks: list[Chunk]) -> _Step | None:
         if not chunks:
@@ -237,7 +295,7 @@ class EngineCore:
         try:
             launched = self._runner.launch(chunks)
         except Exception as error:
-            self._fail_step(chunks, error)
+            self._give_up_step(chunks, error)
             return None
         for chunk in chunks:
             self.scheduler.launched(chunk)
@@ -251,7 +309,7 @@ class EngineCore:
         try:
             tokens = iter(step.launched.tokens())
         except Exception as error:
-            self._fail_step(step.chunks, error)
+            self._give_up_step(step.chunks, error)
             return
         for chunk in step.chunks:
             sampled = next(tokens) if chunk.yields_token else None
@@ -267,18 +325,20 @@ class EngineCore:
             if sampled is not None:
                 self._accept(chunk, sampled)
 
-    def _fail_step(self, chunks: list[Chunk], error: Exception) -> None:
-        """Whose fault it was cannot be told from here; the accounts are untouched.
+    def _give_up_step(self, chunks: list[Chunk], error: Exception) -> None:
+        """Whose fault it was cannot be told from here; the accounts are untouched."""
+        running = [chunk.sequence for chunk in chunks if chunk.sequence.table is not None]
+        self._give_up(running, error, "a step of the engine failed")
 
-        Raises the error where no later step could do better: this process is then of no use, and
-        whoever started it starts another.
+    def _give_up(self, sequences: Iterable[Sequence], error: Exception, message: str) -> None:
+        """Fail them for what went wrong. Raises it where no later step could do better: this
+        process is then of no use, and whoever started it starts another.
         """
-        _log.error("a step failed", exc_info=error)
+        _log.error(message, exc_info=error)
         if not self._runner.is_usable():
             raise error
-        for chunk in chunks:
-            if chunk.sequence.table is not None:
-                self._fail(chunk.sequence, EngineFault("a step of the engine failed"))
+        for sequence in sequences:
+            self._fail(sequence, EngineFault(message))
 
     def _finish_prompt(self, sequence: Sequence) -> None:
         times = sequence.times
@@ -315,14 +375,7 @@ class EngineCore:
 
     def _fail(self, sequence: Sequence, fault: RuntimeFault) -> None:
         self._remove(sequence)
-        self._updates.append(
-            Failed(
-                sequence_id=sequence.sequence_id,
-                reason=fault.reason,
-                message=fault.message,
-                metadata=dict(fault.metadata),
-            )
-        )
+        self._updates.append(_failed(sequence.sequence_id, fault))
 
     def _remove(self, sequence: Sequence) -> None:
         self.scheduler.remove(sequence)
@@ -331,6 +384,15 @@ class EngineCore:
     def _release_images(self, sequence: Sequence) -> None:
         self._images.release(sequence.wanted_images)
         sequence.wanted_images.clear()
+
+
+def _failed(sequence_id: str, fault: RuntimeFault) -> Failed:
+    return Failed(
+        sequence_id=sequence_id,
+        reason=fault.reason,
+        message=fault.message,
+        metadata=dict(fault.metadata),
+    )
 
 
 def _unavailable(adapter: str) -> AdapterUnavailable:

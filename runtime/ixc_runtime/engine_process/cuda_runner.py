@@ -12,22 +12,24 @@ import torch
 from torch import Tensor
 
 from ixc_cuda.sampling import SamplingState
+from ixc_runtime.engine_process.adapter_slots import NOBODY, AdapterSlots
 from ixc_runtime.engine_process.batch_places import BatchPlaces, pinned
-from ixc_runtime.engine_process.decode_graphs import PLACE, DecodeGraphs, draw
+from ixc_runtime.engine_process.decode_graphs import DecodeGraphs, DecodeOutput, draw
 from ixc_runtime.engine_process.images import EncodedImages
 from ixc_runtime.engine_process.runner import LaunchedStep, PlainRunner, banned, sampling_row
-from ixc_runtime.model.decoder import Model
+from ixc_runtime.model.decoder import LayerPairs, Model
 from ixc_runtime.model.kv_arena import KvArena
 from ixc_runtime.model_info import MemoryPlan
 from ixc_runtime.ops.cuda import CudaOps
 from ixc_runtime.prompt.layout import IMAGE_TOKEN
-from ixc_runtime.request import BASE_ADAPTER, TokenLogprob
+from ixc_runtime.request import TokenLogprob
 from ixc_runtime.sampling.sampler import SampledToken, TopLogprobs, top_logprobs
+from ixc_runtime.sampling.settings import MOST_EDITS
 from ixc_runtime.scheduler.scheduler import Chunk
 from ixc_runtime.scheduler.sequence import UNKNOWN
 
-# Biases and bans of one sequence: the contract allows 1,024 biases, and bans stand beside them.
-_MOST_EDITS = 2048
+# Loaded at a time, the model's own among them. A place in the table is a few kilobytes.
+_MOST_ADAPTERS = 128
 
 
 class CudaRunner(PlainRunner):
@@ -51,14 +53,18 @@ class CudaRunner(PlainRunner):
             num_slots=plan.max_batch,
             vocab=model.config.vocab_size,
             device=model.device,
-            most_edits=_MOST_EDITS * plan.max_batch,
+            most_edits=MOST_EDITS * plan.max_batch,
         )
+        self._slots = AdapterSlots(model, num_slots=_MOST_ADAPTERS)
         self._graphs = DecodeGraphs(
-            model, ops, arena, self._places, self._sampling, max_batch=plan.max_batch
+            model,
+            ops,
+            arena,
+            places=self._places,
+            slots=self._slots,
+            sampling=self._sampling,
+            max_batch=plan.max_batch,
         )
-        self._revision = model.revision
-        with torch.inference_mode():
-            self._graphs.capture_all()
 
     @torch.inference_mode()
     def launch(self, chunks: Many[Chunk]) -> LaunchedStep:
@@ -66,10 +72,19 @@ class CudaRunner(PlainRunner):
             self._sampling.admit(place, sampling_row(sequence))
         sampling = [chunk for chunk in chunks if chunk.yields_token]
         if all(_decodes(chunk) for chunk in chunks):
-            logits, ids, finite = self._replay(chunks)
+            output = self._replay(chunks)
         else:
-            logits, ids, finite = self._run(chunks, sampling)
-        return _Launched.of(logits, ids, finite, sampling)
+            output = self._run(chunks, sampling)
+        return _Launched.of(output, sampling)
+
+    def take_adapter(self, name: str, pairs: Many[LayerPairs]) -> None:
+        self._slots.check(pairs)
+        super().take_adapter(name, pairs)
+        self._slots.take(name)
+
+    def drop_adapter(self, name: str) -> None:
+        super().drop_adapter(name)
+        self._slots.drop(name)
 
     def is_usable(self) -> bool:
         """A kernel that went astray takes the whole context with it: every later call fails."""
@@ -86,40 +101,29 @@ class CudaRunner(PlainRunner):
             self._sampling.ban(place, banned(chunk.sequence))
         self._sampling.stage(places, [chunk.sequence.num_output for chunk in sampling])
 
-    def _replay(self, chunks: Many[Chunk]) -> tuple[Tensor, Tensor, Tensor]:
-        if self._revision != self._model.revision:
-            self._graphs.forget_adapters()
-            self._revision = self._model.revision
-        size = self._graphs.padded(len(chunks))
-        wanted = [chunk.sequence.request.adapter for chunk in chunks]
-        adapters = tuple(sorted(set(wanted) - {BASE_ADAPTER}))
-        self._graphs.capture(size, adapters)
+    def _replay(self, chunks: Many[Chunk]) -> DecodeOutput:
         self._stage(chunks)
-        inputs = torch.zeros(3, size, dtype=torch.int64)
-        inputs[PLACE] = self._places.nobody
-        inputs[:, : len(chunks)] = torch.tensor(
-            [
-                (self._places.place(each.sequence), each.stop, each.sequence.tokens[each.start])
-                for each in chunks
-            ]
-        ).t()
-        self._graphs.inputs[:, :size].copy_(pinned(inputs), non_blocking=True)
-        for adapter in adapters:
-            mask = self._graphs.mask(adapter)
-            takes = torch.zeros(size, 1, dtype=mask.dtype)
-            takes[: len(wanted), 0] = torch.tensor([float(each == adapter) for each in wanted])
-            mask[:size].copy_(pinned(takes), non_blocking=True)
-        output = self._graphs.replay(size, adapters)
-        count = len(chunks)
-        return output.logits[:count], output.ids[:count], output.finite[:count]
+        slots = [self._slots.slot(chunk.sequence.request.adapter) for chunk in chunks]
+        self._graphs.inputs.stage(
+            places=[self._places.place(chunk.sequence) for chunk in chunks],
+            contexts=[chunk.stop for chunk in chunks],
+            tokens=[chunk.sequence.tokens[chunk.start] for chunk in chunks],
+            slots=slots,
+        )
+        return self._graphs.replay(len(chunks), adapted=max(slots) != NOBODY)
 
-    def _run(self, chunks: Many[Chunk], sampling: Many[Chunk]) -> tuple[Tensor, Tensor, Tensor]:
+    def _run(self, chunks: Many[Chunk], sampling: Many[Chunk]) -> DecodeOutput:
         self._stage(sampling)
         logits = self._model.forward(self._batch(chunks), self._arena)
-        ids, finite = draw(logits, self._sampling)
+        output = DecodeOutput(
+            logits=logits,
+            ids=torch.empty(len(sampling), dtype=torch.int64, device=logits.device),
+            finite=torch.empty(len(sampling), dtype=torch.bool, device=logits.device),
+        )
+        draw(output, self._sampling)
         places = [self._places.place(chunk.sequence) for chunk in sampling]
-        self._places.last_ids[self._upload(torch.tensor(places, dtype=torch.int64))] = ids
-        return logits, ids, finite
+        self._places.last_ids[self._upload(torch.tensor(places, dtype=torch.int64))] = output.ids
+        return output
 
     def _upload(self, tensor: Tensor) -> Tensor:
         return pinned(tensor).to(self._model.device, non_blocking=True)
@@ -162,11 +166,11 @@ class _Launched:
     wanted: tuple[int | None, ...]  # of each row, how many of the likeliest tokens
 
     @classmethod
-    def of(cls, logits: Tensor, ids: Tensor, finite: Tensor, sampling: Many[Chunk]) -> "_Launched":
+    def of(cls, output: DecodeOutput, sampling: Many[Chunk]) -> "_Launched":
         wanted = tuple(chunk.sequence.request.top_logprobs for chunk in sampling)
         top = None
         if any(count is not None for count in wanted):
-            found = top_logprobs(logits, ids, max(count or 0 for count in wanted))
+            found = top_logprobs(output.logits, output.ids, max(count or 0 for count in wanted))
             top = TopLogprobs(
                 chosen=_to_host(found.chosen),
                 ids=_to_host(found.ids),
@@ -174,8 +178,8 @@ class _Launched:
             )
         launched = cls(
             arrived=torch.cuda.Event(),  # type: ignore[no-untyped-call]
-            ids=_to_host(ids),
-            finite=_to_host(finite),
+            ids=_to_host(output.ids),
+            finite=_to_host(output.finite),
             top=top,
             wanted=wanted,
         )

@@ -1,27 +1,31 @@
 """A decode step as one CUDA graph: from the sequences' places to their next tokens.
 
 A graph has fixed shapes, so there is one for each of a ladder of batch sizes, and rows that nobody
-needs pad a batch to the next size. All of a step is inside: embedding, layers, sampling. What a
-step reads lies at fixed addresses: the tables by place, and one small array of inputs.
+needs pad a batch to the next size. Each size has two: in one no row takes an adapter, in the other
+any row may take any. All of a step is inside: embedding, layers, sampling. What a step reads lies
+at fixed addresses: the tables by place, the adapters by slot, and one small array of inputs.
 """
 
+import logging
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ixc_cuda.sampling import SamplingState, sample
 from ixc_cuda.step_inputs import step_inputs
+from ixc_runtime.engine_process.adapter_slots import AdapterSlots, GroupedAdapters
 from ixc_runtime.engine_process.batch_places import BatchPlaces
+from ixc_runtime.engine_process.decode_inputs import DecodeInputs
+from ixc_runtime.engine_process.graph_capture import Capturing
+from ixc_runtime.model.adapters import RoutedAdapters
 from ixc_runtime.model.decoder import Model, StepPlan
 from ixc_runtime.model.kv_arena import KvArena
-from ixc_runtime.model.linear import Route
 from ixc_runtime.ops import Rotary
 from ixc_runtime.ops.cuda import CudaOps
 
-# Rows of `DecodeGraphs.inputs`: each sequence's place, its context with this token, and, in the
-# third, the token itself (UNKNOWN: the place's last one).
-PLACE, CONTEXT = range(2)
+_log = logging.getLogger(__name__)
 
 
 def batch_sizes(max_batch: int) -> tuple[int, ...]:
@@ -36,113 +40,105 @@ def batch_sizes(max_batch: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeOutput:
-    """Of one size of batch, at fixed addresses."""
+    """All graphs write to the same addresses: a step's outputs are read before the next begins."""
 
     logits: Tensor  # (rows, vocab)
     ids: Tensor  # (rows) int64
     finite: Tensor  # (rows)
 
+    def of(self, num_rows: int) -> "DecodeOutput":
+        """The first rows alone."""
+        return DecodeOutput(
+            logits=self.logits[:num_rows], ids=self.ids[:num_rows], finite=self.finite[:num_rows]
+        )
+
 
 class DecodeGraphs:
-    """Graphs by batch size and by the adapters in the batch."""
+    """All captured when it is made."""
 
     def __init__(
         self,
         model: Model,
         ops: CudaOps,
         arena: KvArena,
-        places: BatchPlaces,
-        sampling: SamplingState,
         *,
+        places: BatchPlaces,
+        slots: AdapterSlots,
+        sampling: SamplingState,
         max_batch: int,
     ) -> None:
-        self._sizes = batch_sizes(max_batch)
-        device = model.device
-        self.inputs = torch.zeros(3, max_batch, dtype=torch.int64, device=device)
         self._model = model
         self._ops = ops
         self._arena = arena
         self._places = places
+        self._slots = slots
         self._sampling = sampling
-        self._graphs: dict[
-            tuple[int, tuple[str, ...]], tuple[torch.cuda.CUDAGraph, DecodeOutput]
-        ] = {}
-        self._masks: dict[str, Tensor] = {}
-        self._pool = torch.cuda.graph_pool_handle()
-        self._max_batch = max_batch
+        self._sizes = batch_sizes(max_batch)
+        device = model.device
+        self.inputs = DecodeInputs(
+            max_batch=max_batch, num_slots=slots.num_slots, nobody=places.nobody, device=device
+        )
+        vocab = model.config.vocab_size
+        self._output = DecodeOutput(
+            logits=torch.empty(max_batch, vocab, dtype=model.dtype, device=device),
+            ids=torch.empty(max_batch, dtype=torch.int64, device=device),
+            finite=torch.empty(max_batch, dtype=torch.bool, device=device),
+        )
+        self._graphs = self._capture_all()
 
-    def padded(self, num_rows: int) -> int:
-        """The size of batch that a step of so many sequences runs as."""
-        return next(size for size in self._sizes if size >= num_rows)
-
-    def capture_all(self) -> None:
-        """Those of batches without adapters, the largest first: the smaller reuse its memory."""
-        for size in reversed(self._sizes):
-            self.capture(size, ())
+    def replay(self, num_rows: int, *, adapted: bool) -> DecodeOutput:
+        """Run the step that is staged in `inputs` and in the sampler; outputs of its rows."""
+        size = next(size for size in self._sizes if size >= num_rows)
+        self._graphs[size, adapted].replay()
+        return self._output.of(num_rows)
 
     @torch.inference_mode()
-    def capture(self, size: int, adapters: tuple[str, ...]) -> None:
-        """Make sure that the graph is there. Overwrites inputs: a step sets its own after it."""
-        if (size, adapters) in self._graphs:
-            return
-        self.inputs[PLACE, :size] = self._places.nobody
-        self.inputs[CONTEXT, :size] = 0
+    def _capture_all(self) -> dict[tuple[int, bool], torch.cuda.CUDAGraph]:
+        """The largest first: the smaller reuse its memory. Their rows are nobody's."""
         self._sampling.stage([], [])
-        # Once outside: kernels are loaded and libraries set up before anything is captured.
-        self._compute(size, adapters)
-        torch.cuda.current_stream().synchronize()
-        graph = torch.cuda.CUDAGraph()
-        # An adapter may be on its way to the device in a thread beside.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            output = self._compute(size, adapters)
-        self._graphs[size, adapters] = graph, output
+        device = self._model.device
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_reserved(device)
+        capturing = Capturing(device)
+        graphs = {}
+        with capturing.session():
+            for size in reversed(self._sizes):
+                for adapted in (True, False):
+                    graphs[size, adapted] = capturing.capture(
+                        f"a decode step of {size} rows",
+                        partial(self._compute, size, adapted=adapted),
+                    )
+        _log.info(
+            "%d graphs of decode steps, of up to %d rows, take %.0f MiB of %s",
+            len(graphs),
+            self._sizes[-1],
+            (torch.cuda.memory_reserved(device) - before) / 2**20,
+            device,
+        )
+        return graphs
 
-    def forget_adapters(self) -> None:
-        """Adapters have come or gone: graphs that hold their weights are void."""
-        self._graphs = {key: value for key, value in self._graphs.items() if not key[1]}
-        self._masks.clear()
-
-    def mask(self, adapter: str) -> Tensor:
-        """(max_batch, 1): one where the row takes the adapter."""
-        if adapter not in self._masks:
-            shape = (self._max_batch, 1)
-            self._masks[adapter] = torch.zeros(
-                shape, dtype=self._model.dtype, device=self._model.device
-            )
-        return self._masks[adapter]
-
-    def replay(self, size: int, adapters: tuple[str, ...]) -> DecodeOutput:
-        """Run a captured step, whose inputs, masks and sampling are set."""
-        graph, output = self._graphs[size, adapters]
-        graph.replay()
-        return output
-
-    def _compute(self, size: int, adapters: tuple[str, ...]) -> DecodeOutput:
-        places = self._places
+    def _compute(self, size: int, *, adapted: bool) -> None:
+        places, inputs, output = self._places, self.inputs, self._output.of(size)
         step = step_inputs(
-            self.inputs[:, :size],
+            inputs.rows[:, :size],
             places.page_tables,
             places.frequencies,
             places.last_ids,
             page_size=self._arena.page_size,
         )
         plan = StepPlan(
-            routes=tuple(Route(adapter=name, mask=self.mask(name)[:size]) for name in adapters),
+            adapters=GroupedAdapters(self._slots, inputs.groups) if adapted else RoutedAdapters(),
             rotary=Rotary(cos=step.cos, sin=step.sin),
             slots=step.slots,
             attention=self._ops.plan_decode(step.context_lengths, step.page_tables),
         )
         x = self._model.embed_ids(step.token_ids)
-        logits = self._model.compute(x, plan, self._arena, output_rows=None)
-        ids, finite = draw(logits, self._sampling)
-        places.last_ids[self.inputs[PLACE, :size]] = ids
-        return DecodeOutput(logits=logits, ids=ids, finite=finite)
+        self._model.compute(x, plan, self._arena, out=output.logits)
+        draw(output, self._sampling)
+        places.last_ids[inputs.places[:size]] = output.ids
 
 
-def draw(logits: Tensor, sampling: SamplingState) -> tuple[Tensor, Tensor]:
+def draw(output: DecodeOutput, sampling: SamplingState) -> None:
     """The next token of each staged row, and whether its logits are finite."""
-    rows = logits.shape[0]
-    ids = torch.empty(rows, dtype=torch.int64, device=logits.device)
-    finite = torch.empty(rows, dtype=torch.bool, device=logits.device)
-    sample(logits, sampling, rows, out_ids=ids, out_finite=finite)
-    return ids, finite
+    rows = output.logits.shape[0]
+    sample(output.logits, sampling, rows, out_ids=output.ids, out_finite=output.finite)

@@ -5,9 +5,8 @@ picture is encoded once however many sequences want it, a few tiles a step, so t
 neighbours wait for a bounded time.
 """
 
-import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ixc_runtime.engine_process.messages import ImageSlots, Pixels
+from ixc_runtime.engine_process.moments import HostMoment, Moment
 from ixc_runtime.errors import EngineFault
 
 
@@ -46,6 +46,7 @@ class _Picture:
     encoded: list[Tensor] = field(default_factory=list)
     features: Tensor | None = None
     seconds: float = 0.0
+    spans: list[tuple[Moment, Moment]] = field(default_factory=list)  # not yet in `seconds`
 
     @property
     def has_arrived(self) -> bool:
@@ -61,10 +62,20 @@ class _Picture:
 
 
 class EncodedImages:
-    """Features by image key. `budget_bytes` bounds those that no live sequence wants."""
+    """Features by image key. `budget_bytes` bounds those that no live sequence wants.
 
-    def __init__(self, tower: Tower | None, *, budget_bytes: int) -> None:
+    `moment` tells when the tower's device comes to the point that it is asked at.
+    """
+
+    def __init__(
+        self,
+        tower: Tower | None,
+        *,
+        budget_bytes: int,
+        moment: Callable[[], Moment] = HostMoment,
+    ) -> None:
         self._tower = tower
+        self._moment = moment
         self._budget_bytes = budget_bytes
         self._pictures: OrderedDict[bytes, _Picture] = OrderedDict()
 
@@ -78,8 +89,12 @@ class EncodedImages:
         return features
 
     def seconds(self, key: bytes) -> float:
-        """Time spent encoding this picture."""
-        return self._pictures[key].seconds
+        """Time spent encoding this picture; known when a step behind that has come back."""
+        picture = self._pictures[key]
+        while picture.spans:
+            since, until = picture.spans.pop()
+            picture.seconds += until.seconds_since(since)
+        return picture.seconds
 
     @property
     def has_work(self) -> bool:
@@ -137,19 +152,26 @@ class EncodedImages:
         rows = torch.frombuffer(content, dtype=torch.uint8)
         picture.pixels = rows.view(pixels.height, pixels.width, 3)
 
-    def encode(self, max_tiles: int) -> int:
-        """Encode up to `max_tiles` tiles, oldest picture first; the number of tiles encoded."""
+    def encode(self, max_tiles: int) -> tuple[int, list[tuple[bytes, Exception]]]:
+        """Encode up to `max_tiles` tiles, oldest picture first: how many, and which
+        pictures could not be encoded, and why. Those are as if their pixels had never come.
+        """
         left = max_tiles
-        for picture in self._pictures.values():
+        failures: list[tuple[bytes, Exception]] = []
+        for key, picture in self._pictures.items():
             if left == 0:
                 break
             if picture.is_to_encode:
-                left -= self._encode_some(picture, left)
-        return max_tiles - left
+                try:
+                    left -= self._encode_some(picture, left)
+                except Exception as error:
+                    picture.pixels, picture.tiles, picture.encoded = None, None, []
+                    failures.append((key, error))
+        return max_tiles - left, failures
 
     def _encode_some(self, picture: _Picture, max_tiles: int) -> int:
         assert self._tower is not None, "only a model with a tower asks for pixels"
-        began = time.perf_counter()
+        began = self._moment()
         if picture.tiles is None:
             assert picture.pixels is not None, "the caller looked"
             picture.tiles, picture.pixels = self._tower.cut(picture.pixels), None
@@ -161,5 +183,5 @@ class EncodedImages:
                 torch.cat(picture.encoded), picture.slots.tiles_wide, picture.slots.tiles_high
             )
             picture.tiles, picture.encoded = None, []
-        picture.seconds += time.perf_counter() - began
+        picture.spans.append((began, self._moment()))
         return len(part)

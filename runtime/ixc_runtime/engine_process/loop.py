@@ -34,7 +34,7 @@ _LOOK_SECONDS = 0.02
 
 def run_loop(core: EngineCore, channel: EngineChannel) -> None:
     """Serve until Shutdown. Raises ChannelClosed when the front end is gone."""
-    reader = AdapterReader(core.model)
+    reader = AdapterReader(core.model, core.adapter_room)
     try:
         _run(core, channel, reader)
     finally:

@@ -45,6 +45,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     feature_bytes: int = 256 * 2**20  # encoded images kept for others to find
     queue_limit: int | None = None  # requests waiting beyond max_batch; None: four times that
     reuse_prefixes: bool = True
+    adapter_bytes: int | None = None  # for users' adapters, beside the checkpoint's
     threads: int | None = None  # CPU threads of the engine; None: all cores
     adapters: tuple[AdapterSource, ...] = ()  # to be there from the start
 

@@ -2,13 +2,19 @@
 
 Pure arithmetic over the model's sizes. What the caller leaves open is chosen here, and everything
 chosen is in the MemoryPlan, which is printed at start and served by GetServerInfo.
+
+    of a GPU    |weights|tower|adapters to come|steps and graphs|cache: all that is left|
+    of a host   |weights|cache: some of what is left|           (the rest is everybody's)
 """
 
 import sys
+from dataclasses import dataclass
 
+from ixc_runtime.byte_sizes import size_text
 from ixc_runtime.config import ModelConfig
 from ixc_runtime.engine_process.messages import EngineConfig
-from ixc_runtime.errors import FieldInvalid, KvCacheFull
+from ixc_runtime.errors import FieldInvalid, KvCacheFull, MemoryLow
+from ixc_runtime.model.inventory import TowerSizes
 from ixc_runtime.model_info import MemoryPlan
 
 _GIB = 2**30
@@ -21,7 +27,27 @@ _TILES_PER_STEP = {"cpu": 2, "cuda": 26}
 # Small pages waste little of a short context; large ones are read in long pieces.
 _PAGE_SIZE = {"cpu": 16, "cuda": 64}
 _MAX_BATCH = {"cpu": 16, "cuda": 256}
-_FLAT_SCRATCH_BYTES = 4 * _GIB
+# Of a GPU, for users' adapters: one of rank 64 takes 300 MB of the 7B model's.
+_MOST_ADAPTER_BYTES = 2 * _GIB
+_ADAPTER_SHARE = 16
+# A cache of fewer tokens is of no use.
+_LEAST_TOKENS = 1024
+# Libraries' workspaces, kernels' code and the graphs' own nodes.
+_FLAT_SCRATCH_BYTES = 2 * _GIB
+_COUNT_BYTES = 4  # of a token of the vocabulary, for each sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What of a device's memory the model has taken by now, and what is free beside that.
+
+    `tower_bytes` is what the tower works in, beside its weights.
+    """
+
+    weights_bytes: int
+    adapters_bytes: int
+    tower_bytes: int
+    free_bytes: int
 
 
 def bytes_per_token(config: ModelConfig, dtype_bytes: int) -> int:
@@ -41,99 +67,196 @@ def batch_limit(config: EngineConfig) -> int:
     return min(_MAX_BATCH[device_kind(config.device)], config.max_step_tokens or sys.maxsize)
 
 
-def scratch_bytes(model: ModelConfig, dtype_bytes: int, *, rows: int, sampled_rows: int) -> int:
-    """What a step needs beside weights and cache on a GPU, roughly and rather too much.
+def step_limit(config: EngineConfig) -> int:
+    """Rows in one step."""
+    least = batch_limit(config)
+    return config.max_step_tokens or max(_STEP_TOKENS[device_kind(config.device)], least)
+
+
+def tiles_in_a_step(config: EngineConfig) -> int:
+    """Tiles in one step."""
+    return config.tiles_per_step or _TILES_PER_STEP[device_kind(config.device)]
+
+
+def scratch_bytes(config: EngineConfig, model: ModelConfig, dtype_bytes: int) -> int:
+    """What steps need beside weights and cache on a GPU, roughly and rather too much.
 
     The widest moment of a layer is the SwiGLU: hidden rows, gate and up, their product. Logits
-    stand once as computed and once in float32. Graphs, the tower's tiles and libraries have a flat
-    part.
+    stand twice as computed and in float32, and once more for all decode graphs. On a host steps
+    take little, and of what is everybody's.
     """
+    if device_kind(config.device) == "cpu":
+        return 0
     of_row = (3 * model.hidden_size + 3 * model.intermediate_size) * dtype_bytes
-    of_logits = model.vocab_size * (dtype_bytes + 4)
-    return 2 * rows * of_row + 2 * sampled_rows * of_logits + _FLAT_SCRATCH_BYTES
+    of_logits = model.vocab_size * (2 * (dtype_bytes + 4) + dtype_bytes)
+    of_sequence = of_logits + model.vocab_size * _COUNT_BYTES
+    of_steps = 2 * step_limit(config) * of_row + batch_limit(config) * of_sequence
+    # Features of pictures, twice: kept for others to find, and of prompts under way.
+    return of_steps + 2 * config.feature_bytes + _FLAT_SCRATCH_BYTES
+
+
+def tower_scratch_bytes(config: EngineConfig, tower: TowerSizes | None, dtype_bytes: int) -> int:
+    """What the tower works in on a GPU, roughly: a layer's input, its heads' and its MLP's rows."""
+    if tower is None or device_kind(config.device) == "cpu":
+        return 0
+    tokens = tower.shape.grid**2 + 1
+    return (
+        tiles_in_a_step(config) * tokens * (8 * tower.channels + 2 * tower.mlp_size) * dtype_bytes
+    )
+
+
+def require_memory(
+    config: EngineConfig,
+    model: ModelConfig,
+    tower: TowerSizes | None,
+    *,
+    dtype_bytes: int,
+    weights_bytes: int,
+    free_bytes: int,
+) -> None:
+    """Whether the model can be of use at all in what is free before it is loaded.
+
+    Raises MemoryLow with what is needed at least and for what, FieldInvalid for a setting out of
+    range.
+    """
+    check_config(config, model)
+    tokens = config.max_context or min(_LEAST_TOKENS, model.max_position_embeddings)
+    needs = {
+        "weights": weights_bytes,
+        "steps": scratch_bytes(config, model, dtype_bytes),
+        "the tower": tower_scratch_bytes(config, tower, dtype_bytes),
+        "users' adapters": config.adapter_bytes or 0,
+        "the cache": config.kv_bytes or tokens * bytes_per_token(model, dtype_bytes),
+    }
+    required = sum(needs.values())
+    if required > free_bytes:
+        parts = ", ".join(f"{size_text(size)} for {name}" for name, size in needs.items() if size)
+        raise MemoryLow(
+            f"the model needs at least {size_text(required)} of {config.device} ({parts}); "
+            f"{size_text(free_bytes)} are free",
+            required=required,
+            free=free_bytes,
+        )
 
 
 def make_plan(
     config: EngineConfig,
     model: ModelConfig,
+    memory: Memory,
     *,
     backend: str,
     dtype: str,
     dtype_bytes: int,
-    weights_bytes: int,
-    adapters_bytes: int,
-    free_bytes: int,
 ) -> tuple[MemoryPlan, int]:
     """The plan, and the context limit that it allows.
 
-    Raises KvCacheFull when not even a short context has room, FieldInvalid for a setting out of
-    range.
+    Raises KvCacheFull when not even a short context has room, MemoryLow when what was asked for
+    has none, FieldInvalid for a setting out of range.
     """
-    _check(config, model)
-    kind = device_kind(config.device)
-    page_size = config.page_size or _PAGE_SIZE[kind]
+    check_config(config, model)
+    page_size = config.page_size or _PAGE_SIZE[device_kind(config.device)]
     if backend == "cuda" and (page_size < 16 or page_size.bit_count() > 1):
         message = f"page_size is {page_size}, allowed on a GPU: powers of two from 16 up"
         raise FieldInvalid("page_size", message)
-    max_batch = batch_limit(config)
-    max_step_tokens = config.max_step_tokens or max(_STEP_TOKENS[kind], max_batch)
-    tiles_per_step = config.tiles_per_step or _TILES_PER_STEP[kind]
     page_bytes = bytes_per_token(model, dtype_bytes) * page_size
     wanted_context = config.max_context or model.max_position_embeddings
-    kv_bytes, advice = config.kv_bytes, "give it more memory"
-    if kv_bytes is None and kind == "cuda":
-        # The card is ours: all that weights, scratch and graphs leave.
-        scratch = scratch_bytes(model, dtype_bytes, rows=max_step_tokens, sampled_rows=max_batch)
-        kv_bytes = max(free_bytes - scratch, 0)
-        advice = (
-            f"{free_bytes} are free on {config.device} beside the weights, steps need {scratch} of "
-            f"them: less with a max_step_tokens below {max_step_tokens}"
-        )
-    elif kv_bytes is None:
-        # Room for a few full contexts, but never so much that the rest of the machine suffers.
-        one_context = -(-wanted_context // page_size) * page_bytes
-        kv_bytes = min(max(_GIB, one_context), free_bytes * 4 // 10)
+    scratch = scratch_bytes(config, model, dtype_bytes)
+    adapter_room = _adapter_room(config, memory.free_bytes - scratch)
+    kv_bytes = config.kv_bytes
+    if kv_bytes is None:
+        left = memory.free_bytes - scratch - (adapter_room or 0)
+        kv_bytes = _kv_bytes(config, left, -(-wanted_context // page_size) * page_bytes)
     num_pages = kv_bytes // page_bytes
-    if num_pages * page_size < min(1024, wanted_context):
+    capacity = num_pages * page_size
+    figures = {"kvBytes": kv_bytes, "bytesPerToken": page_bytes // page_size}
+    if capacity < min(_LEAST_TOKENS, wanted_context):
         raise KvCacheFull(
-            f"the KV cache has room for {num_pages * page_size} tokens "
-            f"({kv_bytes} bytes at {page_bytes // page_size} a token); {advice}",
-            kvBytes=kv_bytes,
-            bytesPerToken=page_bytes // page_size,
+            f"the KV cache has room for {capacity} tokens ({kv_bytes} bytes at "
+            f"{page_bytes // page_size} a token); {_advice(config, memory, scratch)}",
+            **figures,
         )
-    if config.max_context is not None and num_pages * page_size < config.max_context:
+    if config.max_context is not None and capacity < config.max_context:
         raise KvCacheFull(
             f"a context of {config.max_context} tokens was asked for, the KV cache has room for "
-            f"{num_pages * page_size}",
-            kvBytes=kv_bytes,
-            bytesPerToken=page_bytes // page_size,
+            f"{capacity}",
+            **figures,
         )
+    _check_fits(config, memory, scratch=scratch, adapter_room=adapter_room, kv_bytes=kv_bytes)
+    max_batch = batch_limit(config)
     plan = MemoryPlan(
         device=config.device,
         backend=backend,
-        weights_bytes=weights_bytes,
-        adapters_bytes=adapters_bytes,
+        weights_bytes=memory.weights_bytes,
+        adapters_bytes=memory.adapters_bytes,
+        adapter_room_bytes=adapter_room,
+        scratch_bytes=scratch + memory.tower_bytes,
         kv_bytes=num_pages * page_bytes,
         kv_dtype=dtype,
         page_size=page_size,
         num_pages=num_pages,
         bytes_per_token=page_bytes // page_size,
         max_batch=max_batch,
-        max_step_tokens=max_step_tokens,
-        tiles_per_step=tiles_per_step,
+        max_step_tokens=step_limit(config),
+        tiles_per_step=tiles_in_a_step(config),
         queue_limit=4 * max_batch if config.queue_limit is None else config.queue_limit,
     )
     return plan, min(wanted_context, plan.capacity_tokens)
 
 
-def _check(config: EngineConfig, model: ModelConfig) -> None:
+def _adapter_room(config: EngineConfig, left_bytes: int) -> int | None:
+    """What users' adapters may take; None: of what the host has free when they come."""
+    if config.adapter_bytes is not None or device_kind(config.device) == "cpu":
+        return config.adapter_bytes
+    return min(_MOST_ADAPTER_BYTES, max(left_bytes, 0) // _ADAPTER_SHARE)
+
+
+def _kv_bytes(config: EngineConfig, left_bytes: int, context_bytes: int) -> int:
+    left_bytes = max(left_bytes, 0)
+    if device_kind(config.device) == "cuda":
+        return left_bytes  # the card is ours
+    # Room for a few contexts, but never so much that the rest of the machine suffers.
+    return min(max(_GIB, context_bytes), left_bytes * 4 // 10)
+
+
+def _advice(config: EngineConfig, memory: Memory, scratch: int) -> str:
+    if config.kv_bytes is not None or device_kind(config.device) == "cpu":
+        return "give it more memory"
+    return (
+        f"{memory.free_bytes} are free on {config.device} beside the weights, steps need {scratch} "
+        f"of them: less with a max_step_tokens below {step_limit(config)}"
+    )
+
+
+def _check_fits(
+    config: EngineConfig,
+    memory: Memory,
+    *,
+    scratch: int,
+    adapter_room: int | None,
+    kv_bytes: int,
+) -> None:
+    """A cache and room for adapters that somebody has asked for are to be there, beside steps."""
+    required = kv_bytes + scratch + (adapter_room or 0)
+    if required > memory.free_bytes:
+        raise MemoryLow(
+            f"{size_text(kv_bytes)} for the cache, {size_text(scratch)} for steps and "
+            f"{size_text(adapter_room or 0)} for users' adapters do not fit {config.device}: "
+            f"{size_text(memory.free_bytes)} are free beside the weights",
+            required=required,
+            free=memory.free_bytes,
+        )
+
+
+def check_config(config: EngineConfig, model: ModelConfig) -> None:
     positive = ("max_batch", "page_size", "max_step_tokens", "tiles_per_step", "max_context")
     for name in positive:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise FieldInvalid(name, f"{name} is {value}, allowed: 1 or more")
-    if config.queue_limit is not None and config.queue_limit < 0:
-        raise FieldInvalid("queue_limit", f"queue_limit is {config.queue_limit}, allowed: 0 up")
+    for name in ("queue_limit", "adapter_bytes"):
+        value = getattr(config, name)
+        if value is not None and value < 0:
+            raise FieldInvalid(name, f"{name} is {value}, allowed: 0 up")
     # Four times the native context is what the model's makers claim for dynamic NTK (96k of 24k).
     most = 4 * model.max_position_embeddings
     if config.max_context is not None and config.max_context > most:

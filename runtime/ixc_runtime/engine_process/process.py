@@ -15,10 +15,17 @@ from pathlib import Path
 
 import torch
 
-from ixc_cuda.device import DeviceRefused, check_device
-from ixc_runtime.config import load_config, load_settings
+from ixc_runtime.checkpoint.shards import read_shards
+from ixc_runtime.config import ModelConfig, load_config, load_settings
 from ixc_runtime.engine_process.channel import ChannelClosed, EngineChannel
 from ixc_runtime.engine_process.core import EngineCore
+from ixc_runtime.engine_process.device import (
+    choose_ops,
+    chosen_dtype,
+    claim,
+    free_bytes,
+    open_device,
+)
 from ixc_runtime.engine_process.graphed_tower import GraphedTower
 from ixc_runtime.engine_process.images import Tower
 from ixc_runtime.engine_process.loop import run_loop
@@ -31,31 +38,31 @@ from ixc_runtime.engine_process.messages import (
     Start,
     StartFailed,
 )
-from ixc_runtime.engine_process.planning import batch_limit, device_kind, make_plan
+from ixc_runtime.engine_process.planning import (
+    Memory,
+    check_config,
+    make_plan,
+    require_memory,
+    tiles_in_a_step,
+)
 from ixc_runtime.engine_process.runner import MakeRunner, PlainRunner
 from ixc_runtime.engine_process.user_adapters import read_adapter
 from ixc_runtime.errors import (
     CheckpointInvalid,
-    CheckpointUnsupported,
     EngineFault,
-    FieldInvalid,
     MemoryLow,
     RuntimeFault,
 )
 from ixc_runtime.media.geometry import num_image_tokens
 from ixc_runtime.model.decoder import Model
+from ixc_runtime.model.inventory import take_inventory
 from ixc_runtime.model.loader import checkpoint_digest, load_model
-from ixc_runtime.model_folder import free_host_bytes
 from ixc_runtime.model_info import AdapterInfo, ModelInfo
-from ixc_runtime.ops import Ops
 from ixc_runtime.ops.cpu import CpuOps
 from ixc_runtime.prompt.tokenizer import Tokenizer, load_tokenizer, resolve_roles
 from ixc_runtime.request import BASE_ADAPTER
 
 _log = logging.getLogger(__name__)
-
-# What a model computes in where nobody says: exact on a CPU, fast on a GPU.
-_DEFAULT_DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 
 
 def serve(connection: socket.socket) -> None:
@@ -110,14 +117,17 @@ def _build_engine(
 ) -> tuple[EngineCore, Ready]:
     folder = Path(config.model)
     tell(Loading(LoadingStage.KERNELS))
-    ops = _choose_ops(config, folder)
+    open_device(config)
+    model_config = load_config(folder)
+    _require_memory(config, model_config, folder)
+    ops = choose_ops(config, model_config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     tell(Loading(LoadingStage.CHECKPOINT))
     model = load_model(
         folder,
         device=config.device,
-        dtype=config.dtype or _DEFAULT_DTYPES[device_kind(config.device)],
+        dtype=chosen_dtype(config),
         ops=ops,
         on_progress=_in_hundredths(tell),
     )
@@ -128,36 +138,21 @@ def _build_engine(
     return core, Ready(_model_info(config, model, digest, context_limit, adapters), core.plan)
 
 
-def _choose_ops(config: EngineConfig, folder: Path) -> Ops:
-    """Kernels of ours on a GPU in half precision, plain torch for all the rest.
+def _require_memory(config: EngineConfig, model: ModelConfig, folder: Path) -> None:
+    """Before weights are read, which takes minutes; by what the files' headers say they take.
 
-    Raises FieldInvalid where a GPU is wanted and cannot be used, CheckpointUnsupported where there
-    are no kernels for the model's sizes.
+    Raises MemoryLow, or what is wrong with the checkpoint.
     """
-    if config.device == "cpu":
-        return CpuOps()
-    kind, _, index = config.device.partition(":")
-    if kind != "cuda" or not (index.isdecimal() or not index):
-        raise FieldInvalid("device", f"device is {config.device}, allowed: cpu, cuda, cuda:N")
-    device = int(index or 0)
-    try:
-        info = check_device(device)
-    except DeviceRefused as refused:
-        raise FieldInvalid("device", f"device is {config.device}: {refused}") from None
-    _log.info("running on %s, compute capability %d.%d", info.name, *info.capability)
-    # Streams, events, graphs and our kernels are the current device's.
-    torch.cuda.set_device(device)
-    if config.dtype == "float32":
-        return CpuOps(name="plain torch")
-    # Kernels need torch's CUDA build and CuPy: imported where a GPU is there.
-    from ixc_cuda.kernel import compile_all
-    from ixc_runtime.ops.cuda import CudaOps, unsupported_shapes
-
-    model = load_config(folder)
-    if reason := unsupported_shapes(model):
-        raise CheckpointUnsupported(f"{reason}; in float32 the GPU computes by plain torch")
-    compile_all(device)
-    return CudaOps(model, max_sequences=batch_limit(config), device=config.device)
+    inventory = take_inventory(model, read_shards(folder))
+    dtype_bytes = chosen_dtype(config).itemsize
+    require_memory(
+        config,
+        model,
+        inventory.tower,
+        dtype_bytes=dtype_bytes,
+        weights_bytes=inventory.num_weights * dtype_bytes,
+        free_bytes=free_bytes(config.device),
+    )
 
 
 def _in_hundredths(tell: Callable[[Loading], None]) -> Callable[[int, int], None]:
@@ -180,7 +175,7 @@ def _take(core: EngineCore, source: AdapterSource) -> AdapterInfo | None:
     the engine does without it rather than not at all.
     """
     try:
-        adapter = read_adapter(source, core.model)
+        adapter = read_adapter(source, core.model, core.adapter_room)
     except RuntimeFault as fault:
         if source.digest is None:
             raise
@@ -197,15 +192,22 @@ def make_core(
 
     `make_runner` takes the place of the runner that goes with the model's operations.
     """
+    check_config(config, model.config)
+    # First of all: what its graphs take is no longer free for the cache.
+    tower = _tower_for(model, config)
+    memory = Memory(
+        weights_bytes=model.weights_bytes,
+        adapters_bytes=model.adapters_bytes,
+        tower_bytes=tower.num_bytes if isinstance(tower, GraphedTower) else 0,
+        free_bytes=free_bytes(model.device),
+    )
     plan, context_limit = make_plan(
         config,
         model.config,
+        memory,
         backend=model.ops.name,
         dtype=_dtype_name(model.dtype),
         dtype_bytes=model.dtype.itemsize,
-        weights_bytes=model.weights_bytes,
-        adapters_bytes=model.adapters_bytes,
-        free_bytes=_free_bytes(model.device),
     )
     core = EngineCore(
         model,
@@ -214,8 +216,10 @@ def make_core(
         feature_bytes=config.feature_bytes,
         reuse_prefixes=config.reuse_prefixes,
         make_runner=make_runner or _runner_for(model),
-        tower=_tower_for(model),
+        tower=tower,
     )
+    planned = plan.total_bytes - memory.weights_bytes - memory.tower_bytes
+    claim(planned - (memory.free_bytes - free_bytes(model.device)), model.device)
     return core, context_limit
 
 
@@ -227,18 +231,10 @@ def _runner_for(model: Model) -> MakeRunner:
     return CudaRunner
 
 
-def _tower_for(model: Model) -> Tower | None:
+def _tower_for(model: Model, config: EngineConfig) -> Tower | None:
     if model.vision is None or isinstance(model.ops, CpuOps):
         return model.vision
-    return GraphedTower(model.vision)
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cpu":
-        return free_host_bytes()
-    torch.cuda.empty_cache()  # what loading has left behind is free too
-    free, _ = torch.cuda.mem_get_info(device)
-    return free
+    return GraphedTower(model.vision, most_tiles=tiles_in_a_step(config))
 
 
 def _model_info(

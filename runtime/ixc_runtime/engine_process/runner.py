@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ixc_runtime.engine_process.images import EncodedImages
 from ixc_runtime.model.batch import StepBatch
-from ixc_runtime.model.decoder import Model
+from ixc_runtime.model.decoder import LayerPairs, Model
 from ixc_runtime.model.kv_arena import KvArena
 from ixc_runtime.model_info import MemoryPlan
 from ixc_runtime.request import BASE_ADAPTER
@@ -38,6 +38,12 @@ class StepRunner(Protocol):
     runs_ahead: bool
 
     def launch(self, chunks: Many[Chunk]) -> LaunchedStep: ...
+
+    def take_adapter(self, name: str, pairs: Many[LayerPairs]) -> None:
+        """Rows of the next steps may ask for it. Raises a RuntimeFault where there is no room."""
+
+    def drop_adapter(self, name: str) -> None:
+        """No sequence asks for it any more."""
 
     def is_usable(self) -> bool:
         """After a step that failed: whether another one could do better."""
@@ -75,6 +81,12 @@ class PlainRunner:
         with torch.inference_mode():
             logits = self._model.forward(self._batch(chunks), self._arena)
             return _Done(sample(logits, [sampling_row(chunk.sequence) for chunk in sampling]))
+
+    def take_adapter(self, name: str, pairs: Many[LayerPairs]) -> None:
+        self._model.add_adapter(name, pairs)
+
+    def drop_adapter(self, name: str) -> None:
+        self._model.remove_adapter(name)
 
     def is_usable(self) -> bool:
         return True

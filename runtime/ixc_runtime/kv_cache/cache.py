@@ -65,8 +65,13 @@ class KvCache:
             self._pool.share(page)
             table.pages.append(page)
         self._tables.append(table)
-        self._adopt_indexed(table, prompt)
-        return table, len(table.pages) * self.page_size + self._copy_partial(table, match)
+        try:
+            self._adopt_indexed(table, prompt)
+            num_cached = len(table.pages) * self.page_size + self._copy_partial(table, match)
+        except BaseException:
+            self.close(table)
+            raise
+        return table, num_cached
 
     def _match(self, namespace: bytes, slots: Sequence[SlotKey]) -> PrefixMatch:
         if not self._reuse_prefixes:
@@ -87,14 +92,15 @@ class KvCache:
             return 0
         # Held while copying, so that taking the target cannot evict the source.
         self._pool.share(match.partial)
-        copied = 0
-        if self._pool.num_available > 0:
+        try:
+            if self._pool.num_available == 0:
+                return 0
             page = self._pool.take()
-            self._copy_page(match.partial, page)
             table.pages.append(page)
-            copied = match.partial_slots
-        self._pool.release(match.partial)
-        return copied
+            self._copy_page(match.partial, page)
+        finally:
+            self._pool.release(match.partial)
+        return match.partial_slots
 
     def extend(self, table: PageTable, *, start: int, stop: int) -> None:
         """Make slots `start` .. `stop`-1 writable; within the reservation this cannot fail."""
@@ -112,7 +118,7 @@ class KvCache:
         if self._pool.count(page) > 1:
             private = self._pool.take()
             self._copy_page(page, private)
-            table.pages[position] = private
+            table.exchange(position, private)
             self._pool.release(page)
 
     def fork(self, table: PageTable, num_slots: int, *, max_slots: int) -> PageTable | None:
@@ -156,7 +162,7 @@ class KvCache:
                 self._pool.mark_indexed(page)
             else:
                 self._pool.share(standing)
-                table.pages[table.num_indexed] = standing
+                table.exchange(table.num_indexed, standing)
                 self._pool.release(page)
             table.num_indexed += 1
 

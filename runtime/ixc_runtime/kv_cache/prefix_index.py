@@ -7,6 +7,7 @@ tenant scope, rotary base, KV format. Two prompts share a page only if all of th
 """
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,13 @@ SlotKey = int | tuple[bytes, int]
 
 def _chain(parent: bytes, slots: Sequence[SlotKey]) -> bytes:
     digest = hashlib.sha256(parent)
+    try:
+        # Mostly tokens alone: a tenth of the time of the way below.
+        digest.update(b"t" + array("q", slots).tobytes())  # type: ignore[type-var]
+    except TypeError:
+        digest.update(b"m")
+    else:
+        return digest.digest()
     for slot in slots:
         if isinstance(slot, int):
             digest.update(b"t%d;" % slot)

@@ -43,7 +43,6 @@ from ixc_runtime.media.worker_process import WorkerLostError, WorkerProcess
 from ixc_runtime.media.worker_settings import MediaSettings
 
 _log = logging.getLogger(__name__)
-_FIRST_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +88,7 @@ class MediaWorkers:
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._num_workers):
-                    group.create_task(self._add_first_worker())
+                    group.create_task(self._add_worker())
         except ExceptionGroup as failures:
             await self.close()
             raise EngineFault("the media workers do not start") from failures
@@ -234,15 +233,6 @@ class MediaWorkers:
         finally:
             self._num_waiting -= 1
         raise ServerDraining("the media workers are being stopped")
-
-    async def _add_first_worker(self) -> None:
-        """One that a busy machine loses at its birth is no reason not to start; the next lives."""
-        for _ in range(_FIRST_ATTEMPTS - 1):
-            try:
-                return await self._add_worker()
-            except WorkerLostError:
-                _log.warning("a media worker was lost before it began; starting another")
-        return await self._add_worker()
 
     async def _add_worker(self) -> None:
         """Spawn one, wait for its greeting, and let it have jobs."""

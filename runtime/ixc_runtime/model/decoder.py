@@ -4,7 +4,7 @@ InternLM2 with the adapters of IXC-2.5. Knows tensors and pages; knows nothing o
 sampling or files. What it computes for a row depends on that row's sequence alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from ixc_runtime.config import ModelConfig, TowerShape
 from ixc_runtime.model.adapters import IMAGE, plan_routes
 from ixc_runtime.model.batch import StepBatch
 from ixc_runtime.model.kv_arena import KvArena
-from ixc_runtime.model.linear import Linear, Route
+from ixc_runtime.model.linear import Linear, StepAdapters
 from ixc_runtime.model.vision import Vision
 from ixc_runtime.ops import LowRankPair, Norm, Ops, Rotary, Weight
 
@@ -24,7 +24,7 @@ from ixc_runtime.ops import LowRankPair, Norm, Ops, Rotary, Weight
 class StepPlan:
     """What all layers of one step share; `attention` is the backend's own."""
 
-    routes: tuple[Route, ...]
+    adapters: StepAdapters
     rotary: Rotary
     slots: Tensor
     attention: Any
@@ -47,12 +47,12 @@ class DecoderLayer:
 
     def run(self, ops: Ops, x: Tensor, plan: StepPlan, keys: Tensor, values: Tensor) -> None:
         """Take the step's rows through the layer, in place; `keys` and `values` are its pages."""
-        routes = plan.routes
-        qkv = self.wqkv.of_norm(x, self.attention_norm, routes)
+        adapters = plan.adapters
+        qkv = self.wqkv.of_norm(x, self.attention_norm, adapters)
         queries = ops.rotate_and_store(qkv, plan.rotary, keys, values, plan.slots)
-        self.wo.add_to(x, ops.attend(queries, keys, values, plan.attention), routes)
-        inner = self.gate_and_up.swiglu_of_norm(x, self.ffn_norm, routes)
-        self.w2.add_to(x, inner, routes)
+        self.wo.add_to(x, ops.attend(queries, keys, values, plan.attention), adapters)
+        inner = self.gate_and_up.swiglu_of_norm(x, self.ffn_norm, adapters)
+        self.w2.add_to(x, inner, adapters)
 
 
 # One adapter's pairs in a layer, by the names of `linears`; those it leaves alone are not there.
@@ -60,10 +60,7 @@ LayerPairs = Mapping[str, LowRankPair]
 
 
 class Model:
-    """A loaded model. `adapters` are those that a request may name.
-
-    `revision` changes with them: whoever holds on to their weights must let go then.
-    """
+    """A loaded model. `adapters` are those that a request may name."""
 
     def __init__(
         self,
@@ -84,7 +81,6 @@ class Model:
         self._norm = norm
         self._output = output
         self._available = frozenset(layers[0].wqkv.pairs)
-        self.revision = 0
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -98,16 +94,19 @@ class Model:
             for linear_name, pair in of_layer.items():
                 linears[linear_name].pairs[name] = pair
         self._available |= {name}
-        self.revision += 1
 
     def remove_adapter(self, name: str) -> None:
         """Between steps: no sequence asks for it any more."""
         assert name in self.adapters, "only what is there can go"
-        for layer in self._layers:
-            for linear in layer.linears.values():
-                linear.pairs.pop(name, None)
+        for linear in self.linears:
+            linear.pairs.pop(name, None)
         self._available -= {name}
-        self.revision += 1
+
+    @property
+    def linears(self) -> Iterator[Linear]:
+        """Of all layers: those that adapters may change."""
+        for layer in self._layers:
+            yield from layer.linears.values()
 
     @property
     def has_images(self) -> bool:
@@ -127,9 +126,7 @@ class Model:
 
     @property
     def adapters_bytes(self) -> int:
-        return sum(
-            linear.adapters_bytes for layer in self._layers for linear in layer.linears.values()
-        )
+        return sum(linear.adapters_bytes for linear in self.linears)
 
     @property
     def weights_bytes(self) -> int:
@@ -158,7 +155,7 @@ class Model:
         """
         x = self.embed(batch)
         plan = StepPlan(
-            routes=plan_routes(batch, self._available),
+            adapters=plan_routes(batch, self._available),
             rotary=self.ops.rotary(
                 batch.positions, batch.rotary_bases, self.config.head_dim, like=x
             ),
@@ -171,10 +168,19 @@ class Model:
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def compute(
-        self, x: Tensor, plan: StepPlan, kv: KvArena, *, output_rows: Tensor | None
+        self,
+        x: Tensor,
+        plan: StepPlan,
+        kv: KvArena,
+        *,
+        output_rows: Tensor | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
-        """All layers over `x`, in place, and the logits of `output_rows`; None is every row."""
+        """All layers over `x`, in place, and the logits of `output_rows`; None is every row.
+
+        They are written into `out` if that is given.
+        """
         for layer, keys, values in zip(self._layers, kv.keys, kv.values, strict=True):
             layer.run(self.ops, x, plan, keys, values)
         last = x if output_rows is None else x[output_rows]
-        return self.ops.normed_linear(last, self._norm, self._output)
+        return self.ops.normed_linear(last, self._norm, self._output, out=out)

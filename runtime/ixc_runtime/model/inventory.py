@@ -6,6 +6,7 @@ that is there in part is an incomplete checkpoint. Free of torch and of bytes: i
 and shapes, so a wrong folder is refused before anything is loaded.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ TASK_ADAPTERS: Mapping[str, tuple[str, ...]] = {"web": (WEB_SET,), "write": (SFT
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 INTEGERS = frozenset({"I32"})
+_CODES_PER_WORD = 8  # int4 codes in a word of 32 bits
 
 # Present in some published siblings and used by nothing: buffers, and a norm behind the layer
 # whose output we take.
@@ -63,6 +65,15 @@ class Inventory:
     def adapters(self) -> frozenset[str]:
         return frozenset(
             name for name, sets in TASK_ADAPTERS.items() if self.low_rank_sets.issuperset(sets)
+        )
+
+    @property
+    def num_weights(self) -> int:
+        """As they are computed with: int4 codes are unpacked, their zeros and scales not kept."""
+        return sum(
+            math.prod(entry.shape) * (_CODES_PER_WORD if entry.dtype in INTEGERS else 1)
+            for entry in self.entries.values()
+            if not entry.name.endswith((".qzeros", ".scales"))
         )
 
 

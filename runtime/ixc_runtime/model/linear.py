@@ -7,20 +7,21 @@ linear. Knows no names of adapters; `ixc_runtime.model.adapters` decides which r
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from ixc_runtime.ops import LowRankPair, Norm, Ops, Weight
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """Rows of this step that take one adapter: those listed, those masked by a one, or all."""
+class StepAdapters(Protocol):
+    """Which of a step's rows take which adapter."""
 
-    adapter: str
-    rows: Tensor | None = None
-    mask: Tensor | None = None
+    def touch(self, linear: "Linear") -> bool:
+        """Whether any row may take an adapter of this linear."""
+
+    def add(self, y: Tensor, x: Tensor, linear: "Linear") -> None:
+        """To each row of y what its adapters make of its row of x."""
 
 
 class Linear:
@@ -35,32 +36,31 @@ class Linear:
         self.weight = weight
         self.pairs = dict(pairs)
 
-    def __call__(self, x: Tensor, routes: tuple[Route, ...]) -> Tensor:
+    def __call__(self, x: Tensor, adapters: StepAdapters) -> Tensor:
         y = self.ops.linear(x, self.weight)
-        self._add_adapters(y, x, routes)
+        adapters.add(y, x, self)
         return y
 
-    def of_norm(self, x: Tensor, norm: Norm, routes: tuple[Route, ...]) -> Tensor:
-        if self._is_adapted(routes):
-            return self(self.ops.rms_norm(x, norm), routes)
+    def of_norm(self, x: Tensor, norm: Norm, adapters: StepAdapters) -> Tensor:
+        if adapters.touch(self):
+            return self(self.ops.rms_norm(x, norm), adapters)
         return self.ops.normed_linear(x, norm, self.weight)
 
-    def swiglu_of_norm(self, x: Tensor, norm: Norm, routes: tuple[Route, ...]) -> Tensor:
-        if self._is_adapted(routes):
-            return self.ops.swiglu(self(self.ops.rms_norm(x, norm), routes))
+    def swiglu_of_norm(self, x: Tensor, norm: Norm, adapters: StepAdapters) -> Tensor:
+        if adapters.touch(self):
+            return self.ops.swiglu(self(self.ops.rms_norm(x, norm), adapters))
         return self.ops.normed_swiglu(x, norm, self.weight)
 
-    def add_to(self, residual: Tensor, x: Tensor, routes: tuple[Route, ...]) -> None:
+    def add_to(self, residual: Tensor, x: Tensor, adapters: StepAdapters) -> None:
         self.ops.add_linear(residual, x, self.weight)
-        self._add_adapters(residual, x, routes)
+        adapters.add(residual, x, self)
 
-    def _add_adapters(self, y: Tensor, x: Tensor, routes: tuple[Route, ...]) -> None:
-        for route in routes:
-            if (pair := self.pairs.get(route.adapter)) is not None:
-                self.ops.add_low_rank(y, x, pair, rows=route.rows, mask=route.mask)
-
-    def _is_adapted(self, routes: tuple[Route, ...]) -> bool:
-        return any(route.adapter in self.pairs for route in routes)
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Inputs and outputs, of dense weights."""
+        assert isinstance(self.weight, Tensor), "packed weights know their own"
+        outputs, inputs = self.weight.shape
+        return inputs, outputs
 
     @property
     def adapters_bytes(self) -> int:

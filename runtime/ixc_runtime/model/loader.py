@@ -196,7 +196,8 @@ class DecoderLayerReader:
             first_rank += joined.shape[1]
             first_output += site.out_features
             downs += down
-        return LowRankPair(down=torch.cat(downs), blocks=tuple(blocks))
+        pair = LowRankPair(down=torch.cat(downs), blocks=tuple(blocks))
+        return self._ops.low_rank_pair(pair)
 
 
 def read_vision(inventory: Inventory, settings: IxcSettings, weights: Weights) -> Vision | None:

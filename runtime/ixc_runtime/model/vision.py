@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import (
-    conv2d,
     gelu,
     interpolate,
     layer_norm,
@@ -91,6 +90,18 @@ class Vision:
         self._std = torch.tensor(STD, device=device)[:, None, None]
 
     @property
+    def device(self) -> torch.device:
+        return self._tower.patches.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._tower.patches.dtype
+
+    @property
+    def channels(self) -> int:
+        return self._tower.patches.shape[0]
+
+    @property
     def num_bytes(self) -> int:
         tower, projector = self._tower, self._projector
         plain = (
@@ -130,8 +141,7 @@ class Vision:
     def encode_tiles(self, tiles: Tensor) -> Tensor:
         """(n, 3, side, side) -> (n, grid * grid, channels)."""
         tower = self._tower
-        x = conv2d(tiles.to(tower.patches.dtype), tower.patches, stride=self.shape.patch_size)
-        x = x.flatten(2).transpose(1, 2)
+        x = linear(self._patches(tiles.to(tower.patches.dtype)), tower.patches.flatten(1))
         first = tower.class_token.expand(x.shape[0], 1, -1)
         x = _norm(torch.cat([first, x], dim=1) + tower.positions, tower.norm)
         for layer in tower.layers:
@@ -139,6 +149,16 @@ class Vision:
             inner = _linear(_norm(x, layer.norm2), layer.fc1)
             x = x + _linear(inner * torch.sigmoid(1.702 * inner), layer.fc2)  # CLIP's quick GELU
         return x[:, 1:]
+
+    def _patches(self, tiles: Tensor) -> Tensor:
+        """(n, 3, side, side) -> (n, grid * grid, 3 * patch * patch).
+
+        CLIP's convolution never overlaps, so it is a product; cuDNN would round it to TF32.
+        """
+        patch = self.shape.patch_size
+        grid = tiles.shape[-1] // patch
+        parts = tiles.reshape(-1, 3, grid, patch, grid, patch).permute(0, 2, 4, 1, 3, 5)
+        return parts.reshape(-1, grid * grid, 3 * patch * patch)
 
     @torch.inference_mode()
     def assemble(self, encoded: Tensor, tiles_wide: int, tiles_high: int) -> Tensor:
@@ -179,6 +199,7 @@ class Vision:
         n, length, width = x.shape
         qkv = _linear(x, layer.qkv).view(n, length, 3, self._heads, width // self._heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        # Torch takes cuDNN's here, on an H200: cuda/ixc_cuda/design/prefill_attention.md.
         out = scaled_dot_product_attention(q, k, v)
         return _linear(out.transpose(1, 2).reshape(n, length, width), layer.out)
 

@@ -77,13 +77,16 @@ class Ops(Protocol):
 
     name: str
 
-    # ---- once, when a model is loaded
+    # ---- once, when a model or an adapter is loaded
 
     def linear_weight(self, weight: Tensor) -> Tensor:
         """A dense weight (out, in) in the memory layout this backend reads fastest."""
 
     def int4_weight(self, weight: Int4Weight, dtype: torch.dtype) -> Weight:
         """Rounded weights as this backend reads them fastest: packed, or unpacked into `dtype`."""
+
+    def low_rank_pair(self, pair: LowRankPair) -> LowRankPair:
+        """An adapter's pair as this backend reads it fastest; it computes the same."""
 
     # ---- once a step
 
@@ -107,8 +110,10 @@ class Ops(Protocol):
     def linear(self, x: Tensor, weight: Weight) -> Tensor:
         """(rows, in) by a prepared weight -> (rows, out)."""
 
-    def normed_linear(self, x: Tensor, norm: Norm, weight: Weight) -> Tensor:
-        """`linear` of the normalised rows."""
+    def normed_linear(
+        self, x: Tensor, norm: Norm, weight: Weight, *, out: Tensor | None = None
+    ) -> Tensor:
+        """`linear` of the normalised rows, into `out` if given."""
 
     def normed_swiglu(self, x: Tensor, norm: Norm, weight: Weight) -> Tensor:
         """`swiglu` of `linear` of the normalised rows."""
@@ -116,14 +121,8 @@ class Ops(Protocol):
     def add_linear(self, residual: Tensor, x: Tensor, weight: Weight) -> None:
         """Add `linear` of x to `residual`, in place."""
 
-    def add_low_rank(
-        self, y: Tensor, x: Tensor, pair: LowRankPair, *, rows: Tensor | None, mask: Tensor | None
-    ) -> None:
-        """y[rows] += up(down(x[rows])), in place; no `rows` is every row.
-
-        With a `mask` (rows, 1) of ones and zeros every row is computed and only those of the ones
-        change: what a captured step needs, whose shapes are fixed.
-        """
+    def add_low_rank(self, y: Tensor, x: Tensor, pair: LowRankPair, *, rows: Tensor | None) -> None:
+        """y[rows] += up(down(x[rows])), in place; no `rows` is every row."""
 
     def rotate_and_store(
         self, qkv: Tensor, rotary: Rotary, keys: Tensor, values: Tensor, slots: Tensor

@@ -67,6 +67,9 @@ class CpuOps:
         """
         return self.linear_weight(_dequantize(weight).to(dtype))
 
+    def low_rank_pair(self, pair: LowRankPair) -> LowRankPair:
+        return pair
+
     def rotary(self, positions: Tensor, bases: Tensor, head_dim: int, like: Tensor) -> Rotary:
         # As the reference: frequencies and angles in float32, so that long prompts round alike.
         dtype = torch.promote_types(like.dtype, torch.float32)
@@ -119,8 +122,11 @@ class CpuOps:
             weight = _dequantize(weight).to(x.dtype)
         return linear(x, weight)
 
-    def normed_linear(self, x: Tensor, norm: Norm, weight: Weight) -> Tensor:
-        return self.linear(self.rms_norm(x, norm), weight)
+    def normed_linear(
+        self, x: Tensor, norm: Norm, weight: Weight, *, out: Tensor | None = None
+    ) -> Tensor:
+        y = self.linear(self.rms_norm(x, norm), weight)
+        return y if out is None else out.copy_(y)
 
     def normed_swiglu(self, x: Tensor, norm: Norm, weight: Weight) -> Tensor:
         return self.swiglu(self.normed_linear(x, norm, weight))
@@ -128,12 +134,8 @@ class CpuOps:
     def add_linear(self, residual: Tensor, x: Tensor, weight: Weight) -> None:
         residual += self.linear(x, weight)
 
-    def add_low_rank(
-        self, y: Tensor, x: Tensor, pair: LowRankPair, *, rows: Tensor | None, mask: Tensor | None
-    ) -> None:
+    def add_low_rank(self, y: Tensor, x: Tensor, pair: LowRankPair, *, rows: Tensor | None) -> None:
         ranks = linear(x if rows is None else x[rows], pair.down)
-        if mask is not None:
-            ranks = ranks * mask
         for block in pair.blocks:
             size, rank = block.up.shape
             delta = linear(ranks[:, block.first_rank : block.first_rank + rank], block.up)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from ixc_cuda.decode_attention import (
     HEAD_DIMS,
@@ -21,13 +21,14 @@ from ixc_cuda.decode_attention import (
 )
 from ixc_cuda.device import device_info
 from ixc_cuda.few_rows import few_rows_linear, pays
+from ixc_cuda.low_rank import ALIGNMENT
 from ixc_cuda.prefill_attention import GROUPS, PrefillPlan, plan_prefill, prefill_attention
 from ixc_cuda.rms_norm import rms_norm
 from ixc_cuda.rotary import rotate_and_store
 from ixc_cuda.sampling import MOST_TOKENS
 from ixc_cuda.swiglu import swiglu
 from ixc_runtime.config import ModelConfig
-from ixc_runtime.ops import Int4Weight, LowRankPair, Norm, Rotary, Weight
+from ixc_runtime.ops import Int4Weight, LowRankPair, Norm, Rotary, UpBlock, Weight
 from ixc_runtime.ops.cpu import CpuOps
 
 
@@ -95,7 +96,7 @@ class CudaOps:
             device=device,
         )
 
-    # ---- once, when a model is loaded
+    # ---- once, when a model or an adapter is loaded
 
     def linear_weight(self, weight: Tensor) -> Tensor:
         return weight.contiguous()
@@ -105,6 +106,9 @@ class CudaOps:
         unpacked = self._plain.int4_weight(weight, dtype)
         assert isinstance(unpacked, Tensor), "the plain operations unpack"
         return unpacked.contiguous()
+
+    def low_rank_pair(self, pair: LowRankPair) -> LowRankPair:
+        return aligned(pair)
 
     # ---- once a step
 
@@ -163,10 +167,12 @@ class CudaOps:
             return few_rows_linear(x, _dense(weight))
         return linear(x, _dense(weight))
 
-    def normed_linear(self, x: Tensor, norm: Norm, weight: Weight) -> Tensor:
+    def normed_linear(
+        self, x: Tensor, norm: Norm, weight: Weight, *, out: Tensor | None = None
+    ) -> Tensor:
         if self._is_few(x):
-            return few_rows_linear(x, _dense(weight), norm=norm.weight, eps=norm.eps)
-        return linear(self.rms_norm(x, norm), _dense(weight))
+            return few_rows_linear(x, _dense(weight), norm=norm.weight, eps=norm.eps, out=out)
+        return torch.mm(self.rms_norm(x, norm), _dense(weight).t(), out=out)
 
     def normed_swiglu(self, x: Tensor, norm: Norm, weight: Weight) -> Tensor:
         if self._is_few(x):
@@ -179,10 +185,12 @@ class CudaOps:
         else:
             residual.addmm_(x, _dense(weight).t())
 
-    def add_low_rank(
-        self, y: Tensor, x: Tensor, pair: LowRankPair, *, rows: Tensor | None, mask: Tensor | None
-    ) -> None:
-        self._plain.add_low_rank(y, x, pair, rows=rows, mask=mask)
+    def add_low_rank(self, y: Tensor, x: Tensor, pair: LowRankPair, *, rows: Tensor | None) -> None:
+        """By the matrix library, which is as fast as any at the many rows of prompts.
+
+        A decode step of mixed rows goes by `ixc_cuda.low_rank` instead.
+        """
+        self._plain.add_low_rank(y, x, pair, rows=rows)
 
     def rotate_and_store(
         self, qkv: Tensor, rotary: Rotary, keys: Tensor, values: Tensor, slots: Tensor
@@ -213,6 +221,26 @@ class CudaOps:
     def _is_few(self, x: Tensor) -> bool:
         rows, width = x.shape
         return pays(rows, width, clusters=self._capability >= (9, 0))
+
+
+def aligned(pair: LowRankPair) -> LowRankPair:
+    """The pair itself, or with zeros between its ranks: a block's are a multiple of eight then."""
+    if all(
+        block.first_rank % ALIGNMENT == 0 and block.up.shape[1] % ALIGNMENT == 0
+        for block in pair.blocks
+    ):
+        return pair
+    downs, blocks, first_rank = [], [], 0
+    for block in pair.blocks:
+        ranks = block.up.shape[1]
+        missing = -ranks % ALIGNMENT
+        downs.append(
+            pad(pair.down[block.first_rank : block.first_rank + ranks], (0, 0, 0, missing))
+        )
+        up = pad(block.up, (0, missing)).contiguous()
+        blocks.append(UpBlock(up=up, first_rank=first_rank, first_output=block.first_output))
+        first_rank += ranks + missing
+    return LowRankPair(down=torch.cat(downs), blocks=tuple(blocks))
 
 
 def _dense(weight: Weight) -> Tensor:

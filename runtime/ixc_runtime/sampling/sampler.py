@@ -7,6 +7,7 @@ For one row, in this order (x are the logits in float32, c the counts of generat
     frequency    x = x - frequency * c
     bias         x = x + bias
     banned       x = -inf                      bad words; stop ids before min_output_tokens
+                                               (ids beyond the vocabulary: no rule touches them)
     temperature  0: argmax, done;  else x = x / temperature
     top_k        keep x >= the k-th largest
     top_p        keep p >= the smallest p of the shortest descending run whose sum reaches top_p,
@@ -100,10 +101,12 @@ def _edit(logits: Tensor, row: SamplingRow) -> Tensor:
         seen = logits[ids]
         seen = torch.where(seen > 0, seen / row.repetition_penalty, seen * row.repetition_penalty)
         logits[ids] = seen - row.presence_penalty - row.frequency_penalty * counts
+    vocabulary = range(logits.numel())
     for token_id, bias in row.logit_bias:
-        logits[token_id] += bias
-    if row.banned:
-        logits[list(row.banned)] = -torch.inf
+        if token_id in vocabulary:
+            logits[token_id] += bias
+    if banned := [token_id for token_id in row.banned if token_id in vocabulary]:
+        logits[banned] = -torch.inf
     return logits
 
 
@@ -157,7 +160,7 @@ def top_logprobs(logits: Tensor, chosen: Tensor, num_top: int) -> TopLogprobs:
     """`chosen` is a token of each row; the likeliest come first."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     normaliser = wide.logsumexp(dim=-1, keepdim=True)
-    top = wide.topk(num_top)
+    top = wide.topk(min(num_top, wide.shape[1]))
     return TopLogprobs(
         chosen=(wide.gather(1, chosen.unsqueeze(1)) - normaliser).squeeze(1),
         ids=top.indices,

@@ -10,6 +10,8 @@ from ixc_runtime.errors import FieldInvalid
 from ixc_runtime.request import SamplingParams
 
 MAX_SEED = 2**64 - 1
+# Biases and bans of one request, all together: a device's sampler has room for so many a sequence.
+MOST_EDITS = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

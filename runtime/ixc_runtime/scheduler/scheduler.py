@@ -48,10 +48,6 @@ class Scheduler:
     def num_running(self) -> int:
         return len(self._running)
 
-    @property
-    def running(self) -> Iterator[Sequence]:
-        yield from self._running
-
     def __iter__(self) -> Iterator[Sequence]:
         """Every sequence, running ones first."""
         yield from self._running
@@ -63,34 +59,38 @@ class Scheduler:
     def find(self, sequence_id: str) -> Sequence | None:
         return next((each for each in self if each.sequence_id == sequence_id), None)
 
-    def admit(self) -> list[Sequence]:
-        """Move what fits from the queue into the batch, each with its cached prefix computed."""
-        admitted = []
-        while self._waiting and len(self._running) < self._max_batch:
-            sequence = self._waiting[0]
-            opened = self.cache.open(
-                namespace=sequence.namespace,
-                prompt=sequence.slots,
-                max_slots=sequence.max_slots,
-            )
-            if opened is None:
-                break
-            sequence.table, sequence.num_computed = opened
-            self._running.append(self._waiting.popleft())
-            admitted.append(sequence)
-        return admitted
+    @property
+    def first_waiting(self) -> Sequence | None:
+        return self._waiting[0] if self._waiting else None
+
+    def admit(self) -> Sequence | None:
+        """Move the first of the queue into the batch, its cached prefix computed; None: no room."""
+        if not self._waiting or len(self._running) == self._max_batch:
+            return None
+        sequence = self._waiting[0]
+        opened = self.cache.open(
+            namespace=sequence.namespace, prompt=sequence.slots, max_slots=sequence.max_slots
+        )
+        if opened is None:
+            return None
+        sequence.table, sequence.num_computed = opened
+        self._running.append(self._waiting.popleft())
+        return sequence
 
     def plan(self, has_features: Callable[[bytes], bool]) -> list[Chunk]:
         """The next step's chunks, grouped by sequence, pages extended to hold them.
 
         `has_features` says whether an image, by its key, is encoded; a prompt waits before the
-        first image that is not.
+        first image that is not. A sequence whose next token's rules need one that is not back yet
+        sits this step out.
         """
         budget = self._max_step_tokens
         chunks = []
         for sequence in self._decoding_first():
             if budget == 0:
                 break
+            if sequence.awaits_its_token:
+                continue
             stop = min(sequence.num_computed + budget, self._ready_until(sequence, has_features))
             if stop == sequence.num_computed:
                 continue

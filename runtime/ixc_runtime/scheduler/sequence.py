@@ -41,6 +41,7 @@ class Sequence:
     namespace: bytes
     rotary_base: float
     times: SequenceTimes
+    num_prompt: int = field(init=False)
     tokens: list[int] = field(init=False)
     slots: list[SlotKey] = field(init=False)
     generated: Counter[int] = field(default_factory=Counter)
@@ -50,6 +51,7 @@ class Sequence:
     table: PageTable | None = None  # set when the sequence is admitted
 
     def __post_init__(self) -> None:
+        self.num_prompt = len(self.request.token_ids)
         self.tokens = list(self.request.token_ids)
         self.slots = list(self.request.token_ids)
         for image in self.request.images:
@@ -61,18 +63,18 @@ class Sequence:
         return self.request.sequence_id
 
     @property
-    def num_prompt(self) -> int:
-        return len(self.request.token_ids)
-
-    @property
     def num_output(self) -> int:
         """Sampled tokens, those on their way included."""
         return len(self.tokens) - self.num_prompt
 
     @property
-    def samples_by_words(self) -> bool:
-        """Whether the next token's rules depend on which tokens came before it."""
-        return any(len(word) > 1 for word in self.request.bad_word_ids)
+    def awaits_its_token(self) -> bool:
+        """Whether the next token cannot be drawn before the newest one is known: a word is banned
+        by its last token, once those before it have been drawn.
+        """
+        return self.tokens[-1] == UNKNOWN and any(
+            len(word) > 1 for word in self.request.bad_word_ids
+        )
 
     @property
     def is_decoding(self) -> bool:

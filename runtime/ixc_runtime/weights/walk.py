@@ -180,7 +180,7 @@ class Walk:
             output_rows=positions,
         )
         return StepPlan(
-            routes=plan_routes(batch, self._available()),
+            adapters=plan_routes(batch, self._available()),
             rotary=self._ops.rotary(positions, base, config.head_dim, like=hidden),
             slots=positions,
             attention=self._ops.plan_attention((0, rows), (rows,), tables, rows),

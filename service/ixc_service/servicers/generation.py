@@ -49,19 +49,23 @@ class GenerationServicer(GenerationServiceServicer):
             request, OnDisconnect.CANCEL, self._limits, model=model, labels=dict(request.labels)
         )
         deadline = start_by(context, spec, self._desk.clock)
+        key = request_key("Generate", request)
+        served = models.find_named(request.model)
+        # An earlier run of this request is there to attach to, even if its model has gone.
+        if served is None and not self._streams.knows(key):
+            raise await models.absence(request.model)
+
+        def job(_: Run) -> GenerateJob:
+            assert served is not None, "an earlier run is attached to"
+            return GenerateJob(
+                LOCAL_OWNER, served, asked, attachments, self._desk, start_by=deadline
+            )
+
         run, view = self._streams.begin(
-            request_key("Generate", request),
+            key,
             spec,
             requests.view(request.output, request.after_sequence, self._flush_seconds),
-            # An earlier run of this request is there to attach to, even if its model has gone.
-            lambda _: GenerateJob(
-                LOCAL_OWNER,
-                models.get(request.model),
-                asked,
-                attachments,
-                self._desk,
-                start_by=deadline,
-            ),
+            job,
         )
         await self._streams.send(run, view, context, _generate_response)
 

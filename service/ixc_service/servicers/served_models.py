@@ -37,7 +37,7 @@ class ServedModelsServicer(WeightsServiceServicer):
         self, request: pb.UnloadAdapterRequest, context: Context
     ) -> pb.UnloadAdapterResponse:
         checks.check_unload_adapter(request)
-        served = self._model_desk.unload_adapter(
+        served = await self._model_desk.unload_adapter(
             request.model, request.name, allow_missing=request.allow_missing
         )
         return pb.UnloadAdapterResponse(model=await self._catalogue.get(model_name(served.id)))

@@ -31,8 +31,9 @@ class SessionServicer(SessionServiceServicer):
     ) -> pb.CreateSessionResponse:
         models, name = self._desk.models, request.session.model
         checks.check_create_session(request, self._desk.limits, models.facts(name))
+        model = (await models.get(name)).info
         session = await self._desk.store.create(
-            self._new_record(request, models.get(name).info), request_key("CreateSession", request)
+            self._new_record(request, model), request_key("CreateSession", request)
         )
         return pb.CreateSessionResponse(session=self._message(session))
 

@@ -38,7 +38,7 @@ class TokenServicer(TokenServiceServicer):
         return resources.count_message(count, num_new=len(attachments.digests))
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
-        with self._desk.models.get(request.model).held() as engine:
+        with (await self._desk.models.get(request.model)).held() as engine:
             token_ids = await asyncio.to_thread(engine.tokenize, request.text)
         return pb.TokenizeResponse(token_ids=token_ids)
 
@@ -46,13 +46,13 @@ class TokenServicer(TokenServiceServicer):
         self, request: pb.DetokenizeRequest, context: Context
     ) -> pb.DetokenizeResponse:
         check_detokenize(request, self._desk.models.facts(request.model))
-        with self._desk.models.get(request.model).held() as engine:
+        with (await self._desk.models.get(request.model)).held() as engine:
             text = await asyncio.to_thread(engine.detokenize, list(request.token_ids))
         return pb.DetokenizeResponse(text=text)
 
     async def _count_prompt(self, request: pb.CountTokensRequest) -> PromptCount:
         """The prompt by itself."""
-        model = self._desk.models.get(request.model)
+        model = await self._desk.models.get(request.model)
         system = requests.system_text(request, model.info)
         with model.held() as engine:
             return await engine.count(requests.prompt(request.prompt, system, self._desk.media))
@@ -62,5 +62,5 @@ class TokenServicer(TokenServiceServicer):
         desk = self._desk
         session, turns = await desk.store.turns(LOCAL_OWNER, session_id, desk.clock.now())
         user = requests.stored_parts(request.prompt.contents.contents[0])
-        with desk.models.get_for(session).held() as engine:
+        with (await desk.models.get_for(session)).held() as engine:
             return await engine.count(conversation(session, turns, user, desk.media))

@@ -26,14 +26,24 @@ def test_machine_that_fits() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"torch": "2.13.0+cpu", "torch_cuda": None}, r"2\.13\.0\+cpu .* without CUDA.*CUDA 13"),
-        ({"torch_cuda": "12.8"}, r"built for CUDA 12\.8; CUDA 13 is needed"),
-        ({"driver": None}, r"no NVIDIA driver.*CUDA 13 is needed \(580 or later\)"),
-        ({"driver": 12080}, r"driver is for CUDA 12\.8; CUDA 13 is needed \(580 or later\)"),
+        (
+            {"torch": "2.13.0+cpu", "torch_cuda": None},
+            r"2\.13\.0\+cpu .* without CUDA: install a build for CUDA 13.*/whl/cu130",
+        ),
+        ({"torch_cuda": "12.8"}, r"built for CUDA 12\.8: install a build for CUDA 13"),
+        (
+            {"driver": None},
+            r"no NVIDIA driver.*: install one for CUDA 13 \(580 or later\), or take the CPU",
+        ),
+        (
+            {"driver": 12080},
+            r"driver is for CUDA 12\.8: update it to one for CUDA 13 \(580 or later\)",
+        ),
         ({"cupy": None, "cupy_cuda": None}, r"CuPy is not installed.*cupy-cuda13x"),
-        ({"cupy_cuda": 12090}, r"CuPy 14\.2\.0 is built for CUDA 12\.9; .*cupy-cuda13x"),
-        ({"bindings": None}, r"cuda-bindings is not installed"),
-        ({"bindings": "12.9.1"}, r"cuda-bindings 12\.9\.1 is for another CUDA"),
+        ({"cupy_cuda": 12090}, r"CuPy 14\.2\.0 is built for CUDA 12\.9: .*cupy-cuda13x"),
+        ({"bindings": None}, r"cuda-bindings is not installed: install it"),
+        ({"bindings": "12.9.1"}, r"cuda-bindings 12\.9\.1 .* install cuda-bindings 13"),
+        ({"driver": None, "torch_cuda": None, "cupy": None}, r"no NVIDIA driver"),
     ],
 )
 def test_refusal_says_what_was_found_and_what_is_needed(
@@ -41,6 +51,7 @@ def test_refusal_says_what_was_found_and_what_is_needed(
 ) -> None:
     reason = refusal(dataclasses.replace(FITS, **change))
     assert reason is not None
+    assert "\n" not in reason
     assert re.search(sentence, reason), reason
 
 
@@ -48,8 +59,8 @@ def test_refusal_says_what_was_found_and_what_is_needed(
 def test_other_generations_are_refused(capability: tuple[int, int]) -> None:
     reason = capability_refusal("Some GPU", capability)
     assert reason == (
-        f"Some GPU has compute capability {capability[0]}.{capability[1]}; "
-        "the kernels are compiled for 8.x and 9.x"
+        f"Some GPU has compute capability {capability[0]}.{capability[1]}, "
+        "the kernels are compiled for 8.x and 9.x: take another GPU, or the CPU"
     )
 
 

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from ixc_runtime.config import ModelConfig
 from ixc_runtime.engine_process.batch_places import BatchPlaces
 from ixc_runtime.engine_process.decode_graphs import batch_sizes
+from ixc_runtime.engine_process.decode_inputs import DecodeInputs
+from ixc_runtime.engine_process.graphed_tower import tile_counts
 from ixc_runtime.engine_process.messages import Submit
 from ixc_runtime.kv_cache.page_table import PageTable
 from ixc_runtime.scheduler.sequence import Sequence, SequenceTimes
@@ -80,7 +82,8 @@ def test_pages_that_come_or_are_exchanged_are_seen() -> None:
     sequence = running(1, 2)
     held.take([sequence])
     assert sequence.table is not None
-    sequence.table.pages[1:] = [9, 3, 4, 5, 6, 7, 8]
+    sequence.table.pages += [3, 4, 5, 6, 7, 8]
+    sequence.table.exchange(1, 9)
 
     assert held.take([sequence]) == []
     assert pages_at(held, sequence, 8) == [1, 9, 3, 4, 5, 6, 7, 8]
@@ -95,3 +98,26 @@ def test_every_batch_has_a_size_that_is_not_much_larger(max_batch: int) -> None:
     for rows in range(1, max_batch + 1):
         size = next(size for size in sizes if size >= rows)
         assert size - rows < max(8, rows // 2)
+
+
+@given(st.integers(1, 120))
+def test_every_number_of_tiles_is_padded_by_little(most_tiles: int) -> None:
+    """The largest is the limit itself, and no call encodes more than a quarter for nobody."""
+    counts = tile_counts(most_tiles)
+    assert list(counts) == sorted(set(counts))
+    assert counts[-1] == most_tiles
+    for number in range(1, most_tiles + 1):
+        count = next(count for count in counts if count >= number)
+        assert count - number <= number // 4
+
+
+def test_the_inputs_of_a_step() -> None:
+    """Rows behind the step's own are nobody's, whatever the step before had there."""
+    inputs = DecodeInputs(max_batch=4, num_slots=3, nobody=9, device=torch.device("cpu"))
+    inputs.stage([5, 6, 7, 8], [50, 60, 70, 80], [1, 2, 3, 4], [0, -1, 0, 2])
+    assert inputs.groups.groups.view(-1, 3)[:2].tolist() == [[0, 0, 2], [2, 2, 1]]
+    assert inputs.groups.order[:3].tolist() == [0, 2, 3]
+    inputs.stage([3, 2], [30, 20], [-2, 7], [-1, -1])
+
+    assert inputs.rows.tolist() == [[3, 2, 9, 9], [30, 20, 0, 0], [-2, 7, 0, 0]]
+    assert not inputs.groups.groups.view(-1, 3)[:, 2].any()

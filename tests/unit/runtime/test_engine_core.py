@@ -71,6 +71,8 @@ PROMPTS: dict[str, tuple[list[int | Picture], dict[str, object]]] = {
         [1, 90, 91],
         {"sampling": SamplingParams(temperature=0.7, repetition_penalty=1.3, top_k=20, seed=3)},
     ),
+    # Greedy, it would say 25, 225, 149, 161: what may come next depends on what came before.
+    "worded": ([1, Picture(seed=1), 40, 41], {"bad_word_ids": [[25, 225], [149, 161, 243]]}),
 }
 
 
@@ -317,6 +319,22 @@ def test_min_output_tokens_holds_a_stop_token_back(
     assert first not in ids[:4]
 
 
+def test_ids_that_the_vocabulary_does_not_have_touch_nobody(
+    engine: Callable[..., EngineDriver], alone: dict[str, list[int]]
+) -> None:
+    """A model's stop ids may lie beyond it: they cannot come, so there is nothing to ban."""
+    driver = engine()
+    submit(driver, "web")
+    prompt, _ = PROMPTS["text"]
+    sampling = SamplingParams(temperature=0.0, min_output_tokens=4, logit_bias=((-1, 100.0),))
+    driver.submit("odd", prompt, stop_token_ids=[100_000], sampling=sampling, top_logprobs=1000)
+    outcomes = driver.run()
+
+    assert outcomes["odd"].ids == alone["text"]
+    assert len(outcomes["odd"].logprobs[0].top) == driver.core.model.config.vocab_size
+    assert outcomes["web"].ids == alone["web"]
+
+
 def test_bad_words_of_one_and_of_two_tokens_never_come(
     engine: Callable[..., EngineDriver], alone: dict[str, list[int]]
 ) -> None:
@@ -332,6 +350,22 @@ def test_bad_words_of_one_and_of_two_tokens_never_come(
     assert outcomes["pair"].ids[0] == one
     pairs = list(zip(outcomes["pair"].ids, outcomes["pair"].ids[1:], strict=False))
     assert (one, two) not in pairs
+
+
+def test_a_bad_word_of_two_tokens_holds_nobody_else_back(model: Model) -> None:
+    """One step ahead, its request alone sits every second step out, until its token is back."""
+    driver = make_engine(model, runner=AheadRunner)
+    prompt, _ = PROMPTS["text"]
+    driver.submit("pair", prompt, bad_word_ids=[[7, 8]], max_output=12)
+    driver.submit("free", prompt, max_output=12)
+    heard = []
+    while driver.step():
+        heard.append({name: len(outcome.ids) for name, outcome in driver.outcomes.items()})
+    heard = heard[1:]  # the first step's tokens come with the second
+
+    assert [each["free"] for each in heard[:12]] == list(range(1, 13))
+    assert [each["pair"] for each in heard[:12]] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+    assert driver.run()["pair"].finished is not None
 
 
 def test_logprobs_name_the_sampled_token_and_the_best(engine: Callable[..., EngineDriver]) -> None:
@@ -425,16 +459,89 @@ def test_a_step_that_raises_leaves_the_queue_going(
     assert driver.outcomes["web"].failed is not None
 
 
+# What a request may break on its way, and which of the prompts breaks it.
+STAGES = {"cut": "picture", "encode_tiles": "picture", "assemble": "picture", "copy_page": "text"}
+
+
+def break_stage(driver: EngineDriver, stage: str, patch: pytest.MonkeyPatch) -> None:
+    if stage == "copy_page":
+        # A prompt that agrees with a cached page in some slots, so that the page is copied.
+        driver.ids("cached", PROMPTS["text"][0][:9])
+        patch.setattr(driver.core.scheduler.cache, "_copy_page", broken)
+    else:
+        patch.setattr(driver.core.model.vision, stage, out_of_memory)
+
+
+def out_of_memory(*given: object) -> torch.Tensor:
+    raise torch.OutOfMemoryError("out of memory on purpose")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_goes_wrong_with_one_request_fails_that_one(
+    engine: Callable[..., EngineDriver],
+    alone: dict[str, list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+) -> None:
+    """ENGINE_FAULT; neighbours go on, the queue too, pages come back, and the same works later."""
+    name = STAGES[stage]
+    driver = engine(max_batch=2)
+    with monkeypatch.context() as patch:
+        break_stage(driver, stage, patch)
+        for each in ("web", name, "write"):
+            submit(driver, each)
+        outcomes = driver.run()
+
+    assert outcomes[name].failed is not None
+    assert outcomes[name].failed.reason == "ENGINE_FAULT"
+    assert {each: outcomes[each].ids for each in ("web", "write")} == {
+        each: alone[each] for each in ("web", "write")
+    }
+    assert driver.core.load.pages_used == 0
+    submit(driver, name)
+    assert driver.run()[name].ids == alone[name]
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "forward"])
 def test_a_device_that_is_lost_ends_the_engine(
-    engine: Callable[..., EngineDriver], monkeypatch: pytest.MonkeyPatch
+    engine: Callable[..., EngineDriver], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """No later step could do better, so the process goes and its supervisor starts another."""
     driver = engine()
-    submit(driver, "text")
-    monkeypatch.setattr(driver.core.model, "forward", broken)
+    if stage == "forward":
+        monkeypatch.setattr(driver.core.model, "forward", broken)
+    else:
+        break_stage(driver, stage, monkeypatch)
     monkeypatch.setattr(driver.core._runner, "is_usable", lambda: False)
-    with pytest.raises(RuntimeError, match="broken on purpose"):
-        driver.step()
+    submit(driver, STAGES.get(stage, "text"))
+    with pytest.raises(RuntimeError, match="on purpose"):
+        driver.run()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "reason"),
+    [
+        ([1, 2, 3], {"max_output": 1000}, "KV_CACHE_FULL"),
+        ([], {}, "ENGINE_FAULT"),
+        ([1, 2, 3], {"adapter": "nobody's"}, "ADAPTER_UNAVAILABLE"),
+    ],
+)
+def test_a_request_that_should_never_have_been_sent(
+    engine: Callable[..., EngineDriver],
+    alone: dict[str, list[int]],
+    prompt: list[int],
+    options: dict[str, object],
+    reason: str,
+) -> None:
+    """It fails by itself, whatever the front end has overlooked."""
+    driver = engine()
+    submit(driver, "text")
+    driver.submit("wrong", prompt, **options)  # type: ignore[arg-type]
+    outcomes = driver.run()
+
+    assert outcomes["wrong"].failed is not None
+    assert outcomes["wrong"].failed.reason == reason
+    assert outcomes["text"].ids == alone["text"]
 
 
 def test_a_long_prompt_gets_a_larger_rotary_base_and_shares_nothing_with_a_short_one(

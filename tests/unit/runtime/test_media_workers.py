@@ -31,7 +31,6 @@ from ixc_runtime.media.jobs import (
 )
 from ixc_runtime.media.pool import MediaWorkers
 from ixc_runtime.media.transform import transform_image
-from ixc_runtime.media.worker_process import WorkerProcess
 from ixc_runtime.media.worker_settings import MediaSettings
 from tests.fakes.pictures import encoded, file_of
 
@@ -376,25 +375,3 @@ async def test_mutated_pictures(tmp_path):
                 assert isinstance(fault, MediaUndecodable | MediaTypeUnsupported)
         assert (await workers.probe(file_of(tmp_path, originals[0]))).width == 48
     assert not list(tmp_path.glob("*.rgb"))
-
-
-async def test_a_worker_lost_at_its_birth_is_born_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first process ends before it answers; the pool starts all the same."""
-    spawn = WorkerProcess.spawn
-    lost: list[int] = []
-
-    async def spawn_and_lose_the_first() -> WorkerProcess:
-        worker = await spawn()
-        if not lost:
-            lost.append(worker.process_id)
-            worker.kill()
-        return worker
-
-    monkeypatch.setattr(WorkerProcess, "spawn", spawn_and_lose_the_first)
-    workers = MediaWorkers(num_workers=1)
-    await workers.start()
-    try:
-        assert workers.process_ids
-        assert set(workers.process_ids).isdisjoint(lost)
-    finally:
-        await workers.close()

@@ -4,10 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ixc_runtime.config import ModelConfig
+from ixc_runtime.config import ModelConfig, TowerShape
 from ixc_runtime.engine_process.messages import EngineConfig
-from ixc_runtime.engine_process.planning import bytes_per_token, make_plan
-from ixc_runtime.errors import FieldInvalid, KvCacheFull
+from ixc_runtime.engine_process.planning import (
+    Memory,
+    bytes_per_token,
+    make_plan,
+    require_memory,
+)
+from ixc_runtime.errors import FieldInvalid, KvCacheFull, MemoryLow
+from ixc_runtime.model.inventory import TowerSizes
 from ixc_runtime.model_info import MemoryPlan
 
 GIB = 2**30
@@ -31,17 +37,24 @@ OFFICIAL = ModelConfig(
 
 
 def plan(
-    *, free_bytes: int = 64 * GIB, backend: str = "cpu", **options: object
+    *,
+    free_bytes: int = 64 * GIB,
+    tower_bytes: int = 0,
+    backend: str = "cpu",
+    **options: object,
 ) -> tuple[MemoryPlan, int]:
     return make_plan(
         EngineConfig(model="", **options),  # type: ignore[arg-type]
         OFFICIAL,
+        Memory(
+            weights_bytes=22 * GIB,
+            adapters_bytes=5 * GIB,
+            tower_bytes=tower_bytes,
+            free_bytes=free_bytes,
+        ),
         backend=backend,
         dtype="bfloat16",
         dtype_bytes=2,
-        weights_bytes=22 * GIB,
-        adapters_bytes=5 * GIB,
-        free_bytes=free_bytes,
     )
 
 
@@ -84,6 +97,94 @@ def test_a_card_that_steps_alone_would_fill_is_refused_with_the_numbers() -> Non
         plan(device="cuda", free_bytes=4 * GIB)
 
 
+@given(
+    free_bytes=st.integers(12 * GIB, 120 * GIB),
+    adapter_bytes=st.none() | st.integers(0, 4 * GIB),
+    max_batch=st.integers(1, 512),
+)
+def test_a_gpu_is_divided_to_its_last_byte_and_no_further(
+    free_bytes: int, adapter_bytes: int | None, max_batch: int
+) -> None:
+    """Steps, users' adapters and the cache take what is free beside weights and tower, less than a
+    page of it left.
+    """
+    made, _ = plan(
+        device="cuda",
+        backend="cuda",
+        free_bytes=free_bytes,
+        tower_bytes=GIB,
+        adapter_bytes=adapter_bytes,
+        max_batch=max_batch,
+    )
+    left = 22 * GIB + GIB + free_bytes - made.total_bytes
+    assert 0 <= left < made.bytes_per_token * made.page_size
+    assert made.adapter_room_bytes == adapter_bytes or adapter_bytes is None
+
+
+def test_of_a_gpu_a_part_is_for_users_adapters() -> None:
+    """A sixteenth of what is left, two gibibytes at most, or what is said; none of a host."""
+    assert plan(device="cuda")[0].adapter_room_bytes == 2 * GIB
+    assert 0 < (plan(device="cuda", free_bytes=16 * GIB)[0].adapter_room_bytes or 0) < GIB
+    assert plan(device="cuda", adapter_bytes=0)[0].adapter_room_bytes == 0
+    assert plan(device="cpu")[0].adapter_room_bytes is None
+
+
+def test_a_cache_that_was_asked_for_leaves_room_for_steps() -> None:
+    """It is refused at start, with both figures, rather than by the first long prompt."""
+    with pytest.raises(MemoryLow, match=r"20.0 GiB for the cache, .* 24.0 GiB are free") as caught:
+        plan(device="cuda", free_bytes=24 * GIB, kv_bytes=20 * GIB)
+    assert caught.value.metadata["free"] == str(24 * GIB)
+    assert int(caught.value.metadata["required"]) > 24 * GIB
+
+
+TOWER = TowerSizes(
+    shape=TowerShape(tile_size=560, patch_size=14, grid=40),
+    channels=1024,
+    num_layers=24,
+    mlp_size=4096,
+)
+
+
+def require(free_bytes: int, **options: object) -> None:
+    require_memory(
+        EngineConfig(model="", **options),  # type: ignore[arg-type]
+        OFFICIAL,
+        TOWER,
+        dtype_bytes=2,
+        weights_bytes=22 * GIB,
+        free_bytes=free_bytes,
+    )
+
+
+def test_what_a_model_needs_at_least_is_told_part_by_part() -> None:
+    """Weights, steps, tower and a short context: a card of 24 GiB is refused, one of 40 is not."""
+    with pytest.raises(MemoryLow) as caught:
+        require(24 * GIB, device="cuda")
+    message = caught.value.message
+    assert "22.0 GiB for weights" in message
+    assert "for steps" in message and "for the tower" in message
+    assert "128.0 MiB for the cache" in message
+    assert message.endswith("24.0 GiB are free")
+    assert "users" not in message
+    require(40 * GIB, device="cuda")
+    require(23 * GIB, device="cpu")
+
+
+def test_what_was_asked_for_is_needed() -> None:
+    """A cache, a context, room for adapters: whoever names one gets it or is refused."""
+    require(39 * GIB, device="cuda", kv_bytes=4 * GIB)
+    for options in (
+        {"kv_bytes": 20 * GIB},
+        {"max_context": 98304},
+        {"adapter_bytes": 12 * GIB},
+        {"max_batch": 16384},
+    ):
+        with pytest.raises(MemoryLow):
+            require(39 * GIB, device="cuda", **options)
+    with pytest.raises(FieldInvalid, match="tiles_per_step is 0"):
+        require(40 * GIB, tiles_per_step=0)
+
+
 @pytest.mark.parametrize("page_size", [8, 24])
 def test_pages_that_the_kernels_cannot_read_are_refused(page_size: int) -> None:
     """Plain torch reads any, on whatever device."""
@@ -100,6 +201,7 @@ def test_pages_that_the_kernels_cannot_read_are_refused(page_size: int) -> None:
         {"page_size": 0},
         {"max_context": 98305},
         {"queue_limit": -1},
+        {"adapter_bytes": -1},
         {"max_batch": 64, "max_step_tokens": 32},
     ],
 )

@@ -27,7 +27,7 @@ def two_models(*, patience_seconds: float = 60.0) -> Models:
 async def test_a_held_model_is_closed_when_it_is_let_go() -> None:
     """Not before the last holder has left, and then without delay."""
     models = two_models()
-    two = models.get("models/two")
+    two = await models.get("models/two")
     with two.held():
         with two.held():
             leaving = models.dismiss(two)
@@ -44,7 +44,7 @@ async def test_a_held_model_is_closed_when_it_is_let_go() -> None:
 async def test_a_holder_who_takes_too_long() -> None:
     """Its engine is closed all the same; what runs on it is lost with it."""
     models = two_models(patience_seconds=0.0)
-    two = models.get("models/two")
+    two = await models.get("models/two")
     with two.held():
         await models.dismiss(two)
         assert isinstance(two.engine, FakeEngine) and two.engine.is_closed
@@ -53,7 +53,7 @@ async def test_a_holder_who_takes_too_long() -> None:
 async def test_leaving_twice_is_leaving_once() -> None:
     """The second wish joins the first."""
     models = two_models()
-    two = models.get("models/two")
+    two = await models.get("models/two")
     assert models.dismiss(two) is models.dismiss(two)
 
 
@@ -63,24 +63,24 @@ async def test_the_default_cannot_leave() -> None:
     with pytest.raises(ModelInUse):
         models.dismiss(models.default)
     one = models.default
-    models.make_default(models.get("models/two"))
+    models.make_default(await models.get("models/two"))
     await models.dismiss(one)
-    assert models.get("").id == "two"
+    assert (await models.get("")).id == "two"
 
 
 async def test_what_is_not_there() -> None:
     """What could be loaded is told from what means nothing; facts fall back on the default's."""
     models = two_models()
     with pytest.raises(ModelNotLoaded, match="models/three is not loaded"):
-        models.get("models/three")
+        await models.get("models/three")
     for name in ("models/four", "models/", "two", "models/two/", "adapters/two"):
         with pytest.raises(ModelNotFound):
-            models.get(name)
+            await models.get(name)
         assert models.facts(name) is models.default.info
     with models.announced("four"):
         assert models.state("four") is ModelState.LOADING
         with pytest.raises(ModelNotLoaded):
-            models.get("models/four")
+            await models.get("models/four")
 
 
 async def test_changes_are_told() -> None:
@@ -88,7 +88,7 @@ async def test_changes_are_told() -> None:
     models = two_models()
     heard: list[dict[str, bool]] = []
     models.on_change(lambda reason: heard.append(models.liveness))
-    two = models.get("models/two")
+    two = await models.get("models/two")
     assert isinstance(two.engine, FakeEngine)
     two.engine.die()
     two.engine.come_back()
@@ -104,7 +104,7 @@ async def test_changes_are_told() -> None:
 async def test_closing_ends_every_engine() -> None:
     """Also of those that were leaving, and were being waited for."""
     models = two_models()
-    two = models.get("models/two")
+    two = await models.get("models/two")
     engines = [served.engine for served in models.served]
     with two.held():
         models.dismiss(two)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ixc_runtime.model.linear import Linear, Route
+from ixc_runtime.model.linear import Linear, StepAdapters
 from ixc_runtime.ops import Norm
 from ixc_runtime.weights.walk import Passage
 
@@ -42,19 +42,19 @@ class Tap(Linear):
         super().__init__(linear.ops, linear.weight, linear.pairs)
         self._watch = watch
 
-    def __call__(self, x: Tensor, routes: tuple[Route, ...]) -> Tensor:
+    def __call__(self, x: Tensor, adapters: StepAdapters) -> Tensor:
         self._watch(x)
-        return super().__call__(x, routes)
+        return super().__call__(x, adapters)
 
-    def of_norm(self, x: Tensor, norm: Norm, routes: tuple[Route, ...]) -> Tensor:
-        return self(self.ops.rms_norm(x, norm), routes)
+    def of_norm(self, x: Tensor, norm: Norm, adapters: StepAdapters) -> Tensor:
+        return self(self.ops.rms_norm(x, norm), adapters)
 
-    def swiglu_of_norm(self, x: Tensor, norm: Norm, routes: tuple[Route, ...]) -> Tensor:
-        return self.ops.swiglu(self.of_norm(x, norm, routes))
+    def swiglu_of_norm(self, x: Tensor, norm: Norm, adapters: StepAdapters) -> Tensor:
+        return self.ops.swiglu(self.of_norm(x, norm, adapters))
 
-    def add_to(self, residual: Tensor, x: Tensor, routes: tuple[Route, ...]) -> None:
+    def add_to(self, residual: Tensor, x: Tensor, adapters: StepAdapters) -> None:
         self._watch(x)
-        super().add_to(residual, x, routes)
+        super().add_to(residual, x, adapters)
 
 
 def row_weights(passages: Sequence[Passage], device: torch.device) -> list[Tensor]:
