@@ -105,13 +105,26 @@ class Configuration:
 def configure(
     rows: int, vocab: int, *, multiprocessors: int, capability: tuple[int, int]
 ) -> Configuration:
-    """As many blocks to a row as leave each a multiprocessor; one where there are no clusters."""
+    """As many blocks to a row as find a multiprocessor each; one where there are no clusters."""
     marks = -(-vocab // 32) * 4
-    most = 1 if capability < (9, 0) else max(1, multiprocessors // rows)
+    has_clusters = capability >= (9, 0)
     return Configuration(
-        blocks_per_row=next(blocks for blocks in _BLOCKS if blocks <= most),
+        blocks_per_row=next(
+            blocks
+            for blocks in _BLOCKS
+            if blocks == 1 or (has_clusters and rows <= _clusters_at_once(blocks, multiprocessors))
+        ),
         shared_bytes=SHARED_BYTES + marks,
     )
+
+
+def _clusters_at_once(blocks: int, multiprocessors: int) -> int:
+    """How many clusters find room with a multiprocessor a block; the others would wait for them.
+
+    Of two 66 on an H200, but of four 30 and of eight 15: its parts are not all of one size.
+    """
+    reachable = multiprocessors if blocks <= 2 else multiprocessors * 10 // 11
+    return reachable // blocks
 
 
 class SamplingState:

@@ -18,10 +18,10 @@
 //
 // Grid: as many blocks as give the longest walk that all multiprocessors together need.
 
+#include "cluster.cuh"
 #include "mma.cuh"
-#include "vectors.cuh"
-
 #include "row_ring.cuh"
+#include "vectors.cuh"
 
 constexpr int WARPS = 8;
 constexpr int THREADS = WARPS * WARP;
@@ -33,32 +33,8 @@ constexpr int X_REGISTERS = 64;                            // of each thread
 static_assert(THREADS == RING_THREADS, "every thread fills the ring");
 static_assert(CHUNK % (WARPS * WINDOW) == 0, "every warp has whole windows of a chunk");
 
-// Hopper brought clusters, and kernels that overlap: two of them may share the registers.
-#if __CUDA_ARCH__ >= 900
-#define CLUSTER_OF(blocks) __cluster_dims__(blocks, 1, 1)
-constexpr int BLOCKS_A_MULTIPROCESSOR = 2;
-#else
-#define CLUSTER_OF(blocks)
-constexpr int BLOCKS_A_MULTIPROCESSOR = 1;
-#endif
-
-// ---- clusters ----------------------------------------------------------------------------------
-
-template <int SLICES> __device__ __forceinline__ void cluster_arrive() {
-#if __CUDA_ARCH__ >= 900
-    if constexpr (SLICES > 1) {
-        asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-    }
-#endif
-}
-
-template <int SLICES> __device__ __forceinline__ void cluster_wait() {
-#if __CUDA_ARCH__ >= 900
-    if constexpr (SLICES > 1) {
-        asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-    }
-#endif
-}
+// From Hopper on kernels overlap: two of them may share the registers.
+constexpr int BLOCKS_A_MULTIPROCESSOR = __CUDA_ARCH__ >= 900 ? 2 : 1;
 
 // Store into the shared memory of another block of the cluster, at the place that `local` has here.
 __device__ __forceinline__ void store_at(int block, float* local, float value) {
@@ -147,7 +123,7 @@ __global__ void CLUSTER_OF(SLICES) __launch_bounds__(THREADS, BLOCKS_A_MULTIPROC
 
     RowRing ring(shared_address(scratch.barriers), ring_start, num_stages);
     __syncthreads();
-    cluster_arrive<SLICES>();
+    arrive_cluster<SLICES>();
     allow_next_kernel();
 
     // The slice's columns, and the tiles that this cluster walks over. Where W is w1 over w3 a tile
@@ -230,8 +206,8 @@ __global__ void CLUSTER_OF(SLICES) __launch_bounds__(THREADS, BLOCKS_A_MULTIPROC
                 }
                 store_at(threadIdx.x / COLUMNS, &scratch.slice_squares[slice][row], sum);
             }
-            cluster_arrive<SLICES>();
-            cluster_wait<SLICES>();
+            arrive_cluster<SLICES>();
+            wait_cluster<SLICES>();
         }
     };
     const auto scale_of = [&](int row) {
@@ -248,7 +224,7 @@ __global__ void CLUSTER_OF(SLICES) __launch_bounds__(THREADS, BLOCKS_A_MULTIPROC
         return row < m ? rsqrtf(sum / static_cast<float>(k) + eps) : 0.0f;
     };
 
-    cluster_wait<SLICES>();  // from here on the others' shared memory may be written
+    wait_cluster<SLICES>();  // from here on the others' shared memory may be written
     if (HALVES == 1 && m == 1) {
         // A single row is an eighth of the operand: every lane sees to an eighth of the windows,
         // then hands them to the lanes of row 0.
@@ -385,8 +361,8 @@ __global__ void CLUSTER_OF(SLICES) __launch_bounds__(THREADS, BLOCKS_A_MULTIPROC
             if (step % SLICES != SLICES - 1 && tile_at(step + 1) < tiles) {
                 continue;
             }
-            cluster_arrive<SLICES>();
-            cluster_wait<SLICES>();
+            arrive_cluster<SLICES>();
+            wait_cluster<SLICES>();
             value = 0.0f;
             if (row_of_y < COLUMNS) {
                 for (int i = 0; i < SLICES; ++i) {

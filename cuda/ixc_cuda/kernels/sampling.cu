@@ -101,14 +101,14 @@ __device__ __forceinline__ void survey(Shared& shared, const AnyRow& row, WarpRa
         of_group = fmaxf(of_group, __shfl_xor_sync(kWholeWarp, of_group, step));
     }
     const int group = (rank * kThreads + threadIdx.x) / kBlocks;
-    sync_row<kBlocks>();  // the row's blocks have all started
+    sync_cluster<kBlocks>();  // the row's blocks have all started
     in_block<kBlocks>(shared.group_best, threadIdx.x % kBlocks)[group] = of_group;
     if (lane < kBlocks) {
         in_block<kBlocks>(shared.warp_best, lane)[row_warp] = warp_best;
         in_block<kBlocks>(shared.warp_best_id, lane)[row_warp] = warp_best_id;
         in_block<kBlocks>(shared.warp_kind, lane)[row_warp] = warp_kind;
     }
-    sync_row<kBlocks>();
+    sync_cluster<kBlocks>();
 }
 
 struct Best {
@@ -136,7 +136,7 @@ __device__ __forceinline__ Best best_of_row(const Shared& shared) {
 }
 
 template <typename T, int kBlocks>
-__global__ void ROW_BLOCKS(kBlocks)
+__global__ void CLUSTER_OF(kBlocks)
     __launch_bounds__(kThreads, kBlocks == 1 && sizeof(T) == 2 ? 2 : 1)
     sample_rows(const T* logits, long long stride, int vocab, const RowEntry* row_entries,
                 const SlotSettings* all_settings, const Edit* edits, int* counts, unsigned* seen,
@@ -217,7 +217,7 @@ __global__ void ROW_BLOCKS(kBlocks)
     if (!all_kept && wanted <= kMostWanted) {
         const float floor = candidates_floor(shared, wanted, scale);
         collect<kBlocks>(shared, row, range, row_warp, scale, floor, settings.top_k == 0);
-        sync_row<kBlocks>();
+        sync_cluster<kBlocks>();
         if (rank == 0) {
             u64 row_mass = 0;
             if (settings.top_k == 0) {
@@ -229,7 +229,7 @@ __global__ void ROW_BLOCKS(kBlocks)
             const bool settled = settle(shared, row_mass, scale(floor), draw, chosen);
             if (threadIdx.x < kBlocks) *in_block<kBlocks>(&shared.settled, threadIdx.x) = settled;
         }
-        sync_row<kBlocks>();
+        sync_cluster<kBlocks>();
         if (shared.settled) return;
     }
 

@@ -39,7 +39,7 @@ ROW = SamplingRow(
 
 
 @pytest.mark.parametrize(
-    ("rows", "blocks"), [(1, 8), (16, 8), (17, 4), (33, 4), (34, 2), (66, 2), (67, 1), (256, 1)]
+    ("rows", "blocks"), [(1, 8), (15, 8), (16, 4), (30, 4), (31, 2), (66, 2), (67, 1), (256, 1)]
 )
 def test_few_rows_get_several_blocks_each(rows: int, blocks: int) -> None:
     """As many as find a multiprocessor each."""

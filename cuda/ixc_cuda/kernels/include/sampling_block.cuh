@@ -4,7 +4,7 @@
 
 #include "logits_row.cuh"
 #include "probability.cuh"
-#include "row_blocks.cuh"
+#include "cluster.cuh"
 
 constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / 32;

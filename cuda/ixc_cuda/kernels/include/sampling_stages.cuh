@@ -142,7 +142,7 @@ __device__ __forceinline__ unsigned select_key(Shared& shared, const AnyRow& row
     for (int shift = 24; shift >= 0; shift -= 8) {
         unsigned* cells = reinterpret_cast<unsigned*>(shared.bins);
         for (int i = threadIdx.x; i < 3 * kBins * kColumns; i += kThreads) cells[i] = 0;
-        sync_row<kBlocks>();  // and nobody reads the last digit's sums any more
+        sync_cluster<kBlocks>();  // and nobody reads the last digit's sums any more
         walk(row, range, [&](int vector, float (&x)[kVector]) {
             row.edit(vector, x);
 #pragma unroll
@@ -172,7 +172,7 @@ __device__ __forceinline__ unsigned select_key(Shared& shared, const AnyRow& row
             sum = warp_sum(sum);
             if (lane < kBlocks) in_block<kBlocks>(&shared.bin_sums[rank][bin], lane)[0] = sum;
         }
-        sync_row<kBlocks>();
+        sync_cluster<kBlocks>();
         u64 in_bin = 0;
         for (int block = 0; block < kBlocks && threadIdx.x < kBins; ++block) {
             in_bin += shared.bin_sums[block][threadIdx.x];
@@ -211,7 +211,7 @@ __device__ __forceinline__ void draw_from_row(Shared& shared, const AnyRow& row,
     });
     own = warp_sum(own);
     if (lane < kBlocks) in_block<kBlocks>(shared.warp_mass, lane)[row_warp] = own;
-    sync_row<kBlocks>();
+    sync_cluster<kBlocks>();
 
     u64 in_front = 0, total = 0;
     for (int warp = lane; warp < kRowWarps; warp += 32) {
