@@ -44,14 +44,14 @@ JUDGED_TASKS = ("colour", "shape", "count", "place", "word", "compare", "directi
 # How often each task is drawn in training. What has to be learnt word by word or one by one gets
 # the most; colours, shapes and denials also come up in the later turns of nearly everything.
 MIX: dict[str, float] = {
-    "word": 24.0,
-    "count": 15.0,
-    "compare": 14.0,
+    "word": 18.0,
+    "count": 20.0,
+    "compare": 12.0,
     "place": 8.0,
     "direction": 8.0,
-    "none": 7.0,
+    "none": 9.0,
     "colour": 5.0,
-    "shape": 5.0,
+    "shape": 7.0,
     "describe": 6.0,
     "number": 4.0,
     "line": 3.0,

@@ -14,6 +14,7 @@ from models.demo.training.lessons import (
     LEAST_GLYPH_SHARE,
     LEAST_SHARE,
     LONGEST_WORD,
+    MIDDLES,
     NO_LETTER,
     NOTHING,
     PRINT,
@@ -39,10 +40,26 @@ def label_stage(
     cells = _best(boxes, said, side=SIDE, least=LEAST_SHARE)
     is_empty = cells[..., :1] == UNSAID
     nothing = torch.full_like(cells[..., :1], _KINDS.index(NOTHING))
-    cells = torch.cat([torch.where(is_empty, nothing, cells[..., :1]), cells[..., 1:]], -1)
+    kinds = torch.where(is_empty, nothing, cells[..., :1])
+    cells = torch.cat([kinds, cells[..., 1:], _middles(staged)], -1)
     glyphs, characters = glyph_boxes(staged, words)
     letters = _best(glyphs, characters[..., None], side=TOWER.grid, least=LEAST_GLYPH_SHARE)
     return cells.reshape(-1, LABELS), letters.reshape(-1)
+
+
+def _middles(staged: Stage) -> Tensor:
+    """(N, 64, MIDDLES): the shapes whose middles lie on a feature's patches."""
+    patch = TILE / TOWER.grid
+    column, row = (staged.x / patch).floor().long(), (staged.y / patch).floor().long()
+    is_seen = (staged.radius > 0) & (staged.x >= 0) & (staged.y >= 0)
+    is_seen &= (column < TOWER.grid) & (row < TOWER.grid)
+    feature = row.div(2, rounding_mode="floor") * SIDE + column.div(2, rounding_mode="floor")
+    number = feature * MIDDLES + row.remainder(2) * 2 + column.remainder(2)
+    patches = TOWER.grid**2
+    middles = torch.zeros(staged.count, patches + 1, dtype=torch.long, device=staged.x.device)
+    # What is not seen goes behind the last one, which is cut off.
+    middles.scatter_(1, torch.where(is_seen, number, patches), staged.kind + 1)
+    return middles[:, :patches].view(-1, SIDE * SIDE, MIDDLES)
 
 
 def _best(boxes: Tensor, said: Tensor, *, side: int, least: float) -> Tensor:

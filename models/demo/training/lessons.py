@@ -2,11 +2,14 @@
 
     marks ──label_maps──► for each map: what each of its 64 merged features shows (kind, colour,
                           size, place, count, word, its letters), and which character each of its
-                          256 patches
+                          256 patches; of every patch also, of which shape the middle lies on it
 
 A word is learnt whole and letter by letter. Letters are what makes it learnable at all: each of
 some thousand words is rare, but every word teaches all of its letters, and strings that are no
 words do too.
+
+Middles are what lets it count: several shapes may touch one feature, and one shape many, but each
+has one middle.
 
 Learnt in two ways at once. Plain classifiers on the tower's features, thrown away afterwards, teach
 it to see. And each projected row is drawn towards the sum of the language model's own embeddings
@@ -47,13 +50,18 @@ _INDEX = {
     for category, names in CATEGORIES.items()
 }
 LONGEST_WORD = 8
-LABELS = len(CATEGORIES) + LONGEST_WORD  # the categories' names, then a word's letters in order
+MIDDLES = 4  # a merged feature is two by two patches
+# The categories' names, a word's letters in order, and whose middle is on each of the patches.
+LABELS = len(CATEGORIES) + LONGEST_WORD + MIDDLES
 NO_LETTER = len(CHARACTERS)  # behind a word's last
 LEAST_SHARE = 0.15  # of a feature's square that a mark must cover to be what it shows
 LEAST_GLYPH_SHARE = 0.3  # of a patch; letters are often narrower than one
 WHOLE_WORD = 0.97  # of its width and of its height must be seen for a word to be read
+COUNT_WEIGHT = 2.0  # the hardest of the categories
+MIDDLES_WEIGHT = 2.0
 SPELLING_WEIGHT = 4.0  # a mean over eight letters, of which each is as hard as a category
 _NOTHING_WEIGHT = 0.15  # most of a picture is background
+_NO_MIDDLE_WEIGHT = 0.1
 
 Labels = np.ndarray[Any, np.dtype[np.int16]]
 Shares = np.ndarray[Any, np.dtype[np.float64]]
@@ -78,6 +86,7 @@ def label_maps(marks: Sequence[Mark] | None, plan: TilePlan) -> tuple[Labels, La
     if marks is None:
         return cells, letters
     cells[:, :, 0] = 0
+    cells[:, :, -MIDDLES:] = 0
     for index, region in enumerate(regions):
         is_whole = index == (plan.num_tiles if plan.num_tiles > 1 else 0)
         best = np.full(SIDE * SIDE, LEAST_SHARE)
@@ -85,7 +94,9 @@ def label_maps(marks: Sequence[Mark] | None, plan: TilePlan) -> tuple[Labels, La
             share = _covered(mark.box, plan, region, SIDE).reshape(-1)
             taken = share > best
             best[taken] = share[taken]
-            cells[index, taken] = _labels(mark, plan, region, is_whole=is_whole)
+            cells[index, taken, :-MIDDLES] = _labels(mark, plan, region, is_whole=is_whole)
+            if mark.kind and (place := _middle(mark, plan, region)):
+                cells[index, place[0], place[1] - MIDDLES] = SHAPE_NAMES.index(mark.kind) + 1
             clearest = np.full(TOWER.grid**2, LEAST_GLYPH_SHARE)
             for glyph in mark.glyphs:
                 share = _covered(glyph.box, plan, region, TOWER.grid).reshape(-1)
@@ -132,6 +143,19 @@ def _labels(mark: Mark, plan: TilePlan, region: _Region, *, is_whole: bool) -> l
     return [_INDEX[category].get(said[category], UNSAID) for category in CATEGORIES] + _spelt(text)
 
 
+def _middle(mark: Mark, plan: TilePlan, region: _Region) -> tuple[int, int] | None:
+    """Of a mark's middle the feature, and which of its patches; None where it is elsewhere."""
+    patch = []
+    for axis, length in ((1, plan.height), (0, plan.width)):
+        middle = (mark.box[axis] + mark.box[axis + 2]) / 2 * length
+        share = (middle - region[axis]) / (region[axis + 2] - region[axis])
+        if not 0 <= share < 1:
+            return None
+        patch.append(int(share * TOWER.grid))
+    row, column = patch
+    return row // 2 * SIDE + column // 2, row % 2 * 2 + column % 2
+
+
 def _spelt(text: str) -> list[int]:
     """The letters of one word or number, and nothing behind them; lines are not spelt."""
     if not 0 < len(text) <= LONGEST_WORD or not set(text) <= set(CHARACTERS):
@@ -156,6 +180,7 @@ class Lessons(nn.Module):
         )
         self.characters = nn.Linear(TOWER.hidden_size, len(CHARACTERS))
         self.spelling = nn.Linear(TOWER.merged_size, LONGEST_WORD * (len(CHARACTERS) + 1))
+        self.middles = nn.Linear(TOWER.merged_size, MIDDLES * (1 + len(SHAPE_NAMES)))
         for category, rows in embeddings.items():
             self.register_buffer(f"embedding_{category}", rows, persistent=False)
 
@@ -166,7 +191,7 @@ class Lessons(nn.Module):
 
         maps (M, 256, channels), merged (M * 64, 4 * channels), cells (M * 64, LABELS),
         letters (M * 256). `letter` is a word's letter by its number, `character` what stands on a
-        patch.
+        patch, `middle` the shape whose middle is on it, where there is one.
         """
         weight = torch.ones(len(CATEGORIES["kind"]), device=maps.device)
         weight[0] = _NOTHING_WEIGHT
@@ -176,13 +201,23 @@ class Lessons(nn.Module):
             if category != "kind":
                 logits = self.classifiers[category](merged)
                 loss, right[category] = _judged(logits, cells[:, column])
-                total = total + loss
+                total = total + loss * (COUNT_WEIGHT if category == "count" else 1.0)
         logits = self.characters(maps.flatten(0, 1))
         loss, right["character"] = _judged(logits, letters)
         total = total + loss
         logits = self.spelling(merged).view(-1, len(CHARACTERS) + 1)
-        loss, right["letter"] = _judged(logits, cells[:, len(CATEGORIES) :].flatten())
-        return total + SPELLING_WEIGHT * loss, right
+        spelt = cells[:, len(CATEGORIES) : -MIDDLES].flatten()
+        loss, right["letter"] = _judged(logits, spelt)
+        total = total + SPELLING_WEIGHT * loss
+        logits = self.middles(merged).view(-1, 1 + len(SHAPE_NAMES))
+        middles = cells[:, -MIDDLES:].flatten()
+        weight = torch.ones(logits.shape[-1], device=maps.device)
+        weight[0] = _NO_MIDDLE_WEIGHT
+        loss, _ = _judged(logits, middles, weight)
+        there = middles > 0
+        found = (logits.argmax(-1) == middles) & there
+        right["middle"] = found.sum() / there.sum()
+        return total + MIDDLES_WEIGHT * loss, right
 
     def likening_loss(self, projected: Tensor, cells: Tensor) -> Tensor:
         """How far projected rows (M * 64, hidden) are from the words that hold there."""

@@ -3,7 +3,8 @@
 Two stages, each under its own budget of seconds:
 
     seeing      the tower learns what stands at every place of a picture, and the projector to say
-                it in the language model's own embeddings (`lessons`)
+                it in the language model's own embeddings (`lessons`). A projector that has already
+                learnt to answer is better left as it is: `--tower-alone`
     answers     tower, projector, separators and the partial adapter (image rows alone) learn to
                 answer questions, through the whole frozen language model
 
@@ -52,10 +53,10 @@ from models.demo.training.stream import Mix, StreamSettings, load_batches
 
 TOKENIZER = "tokenizer.json"
 VISION, LESSONS = "vision.safetensors", "lessons.safetensors"
-SEEN = "seen.safetensors"  # vision and lessons after the first stage
+SEEN = "seen.safetensors"  # vision, adapter and lessons after the first stage
 FIRST_SEED = {"seeing": 2**36, "answers": 0}
 SEEDS_OF_A_RANK = 2**33
-PAINTED = {"seeing": 768, "answers": 160}  # tiles beside each drawn batch
+PAINTED = {"seeing": 768, "answers": 320}  # tiles beside each drawn batch
 DRAWN_SHARE = 0.3  # of the loss while learning to see
 LESSONS_SHARE = 0.2  # of the loss while answering: the tower goes on with what it learnt first
 
@@ -111,6 +112,8 @@ def seeing(arguments: argparse.Namespace, trainee: Trainee) -> None:
             maps = vision.maps(tiles, canvases)
             merged = vision.merge(maps)
             loss, right = lessons.seeing_loss(maps, merged, cells, letters)
+            if arguments.tower_alone:
+                return loss, right
             # The projector alone learns to liken: the tower is to see, not to please it.
             likened = lessons.likening_loss(vision.projector.project(merged.detach()), cells)
         return loss + likened, right | {"likening": likened.detach()}
@@ -128,7 +131,9 @@ def seeing(arguments: argparse.Namespace, trainee: Trainee) -> None:
     @torch.no_grad()
     def evaluate(judged: list[Batch]) -> Figures:
         """The mean over batches, without those that show nothing of a kind."""
-        names = (*CATEGORIES, "character", "letter", "likening")
+        names = [*CATEGORIES, "character", "letter", "middle"]
+        if not arguments.tower_alone:
+            names.append("likening")
         found: dict[str, list[float]] = {name: [] for name in names}
         for batch in judged:
             for name, value in drawn(batch.to(trainee.device))[1].items():
@@ -138,7 +143,10 @@ def seeing(arguments: argparse.Namespace, trainee: Trainee) -> None:
 
     groups = [
         Group(modules=(vision.tower,), rate=1.5e-3 * arguments.rate, by_muon=True),
-        Group(modules=(vision.projector, lessons), rate=1e-3 * arguments.rate),
+        Group(
+            modules=(lessons,) if arguments.tower_alone else (vision.projector, lessons),
+            rate=1e-3 * arguments.rate,
+        ),
     ]
     _train(arguments, trainee, groups, loss, evaluate)
 
@@ -149,6 +157,7 @@ def answers(arguments: argparse.Namespace, trainee: Trainee) -> None:
         seen = load_file(arguments.out / SEEN, device=str(trainee.device))
         vision.load_state_dict(_below(seen, "vision."))
         lessons.load_state_dict(_below(seen, "lessons."))
+        model.adapters[IMAGE].load_state_dict(_below(seen, "adapter."))
     elif arguments.begin:
         _start(arguments.begin, trainee)
     else:
@@ -158,6 +167,7 @@ def answers(arguments: argparse.Namespace, trainee: Trainee) -> None:
     if trainee.ranks.is_first:
         for question, answer in general[:3]:
             print(f"  {question} -> {answer}")
+    lessons_share: float = arguments.lessons_share
 
     def loss(batch: Batch) -> Tensor:
         assert batch.image is not None
@@ -172,7 +182,7 @@ def answers(arguments: argparse.Namespace, trainee: Trainee) -> None:
             )
             features = vision.projector(merged, batch.image.sources)
             hidden = model.hidden(batch.token_ids, image=batch.image, features=features)
-        return next_token_loss(model, hidden, batch) + LESSONS_SHARE * (seen + more)
+        return next_token_loss(model, hidden, batch) + lessons_share * (seen + more)
 
     @torch.no_grad()
     def evaluate(judged: list[Batch]) -> Figures:
@@ -221,6 +231,9 @@ def _keep(arguments: argparse.Namespace, trainee: Trainee) -> None:
     held = {f"lessons.{name}": tensor for name, tensor in lessons.state_dict().items()}
     if arguments.stage == "seeing":
         seen = {f"vision.{name}": tensor for name, tensor in vision.state_dict().items()}
+        # Not learnt in this stage, but perhaps begun with.
+        adapter = trainee.model.adapters[IMAGE].state_dict()
+        seen |= {f"adapter.{name}": tensor for name, tensor in adapter.items()}
         save_whole(seen | held, arguments.out / SEEN)
     save_whole({name: value.half() for name, value in held.items()}, arguments.out / LESSONS)
     export_vision(trainee.model, arguments.out)
@@ -317,6 +330,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--judged", type=int, default=48, help="fresh examples of each task")
     parser.add_argument("--word-textures", type=int, default=30_000)
+    parser.add_argument("--lessons-share", type=float, default=LESSONS_SHARE)
+    parser.add_argument("--tower-alone", action="store_true", help="seeing: spare the projector")
     parser.add_argument("--rate", type=float, default=1.0, help="scales every learning rate")
     arguments = parser.parse_args()
     if arguments.painted is None:

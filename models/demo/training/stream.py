@@ -31,7 +31,7 @@ SYSTEM_SHARE = 0.1  # conversations that open with the model's own system text
 GENERAL_SHARE = 0.02  # that ask something the picture has nothing to do with
 # Of a task's share in the mix: once all of it is right, for what is wrong, and of what is not
 # measured.
-LEAST_LEAN, LEAN, UNMEASURED_LEAN = 0.4, 1.6, 0.6
+LEAST_LEAN, LEAN, UNMEASURED_LEAN = 0.4, 4.0, 0.35
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

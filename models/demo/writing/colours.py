@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+from models.demo.drawing.assets import words as seen_words
 from models.demo.writing.vocabulary import Draw, Pool, words
 
 
@@ -52,21 +53,34 @@ BRIGHT = Pool.of(
 )
 _SPACED_PREFIXES = ("light", "dark", "medium", "pale", "deep", "royal", "steel", "forest", "sky")
 _DARK_NAMES = frozenset((*DEEP.seen, *DEEP.unseen, *INK.seen, *INK.unseen))
+_LONGEST_FIRST = sorted(
+    {name for pool in (LIGHT, DEEP, INK, BRIGHT) for name in (*pool.seen, *pool.unseen)},
+    key=len,
+    reverse=True,
+)
 
 
 def readable_on(colour: str) -> str:
-    """Colour of text on this ground."""
-    return "white" if colour in _DARK_NAMES else "black"
+    """Colour of text on this ground; an invented colour is as dark as the known one in it."""
+    known = next((name for name in _LONGEST_FIRST if colour.endswith(name)), colour)
+    return "white" if known in _DARK_NAMES else "black"
 
 
-def draw_scheme(draw: Draw, *, light: bool) -> dict[ColourRole, str]:
-    """A colour for each role; title and headings differ and are legible on the background."""
+def draw_scheme(draw: Draw, *, light: bool, invented_share: float = 0.0) -> dict[ColourRole, str]:
+    """A colour for each role; title and headings differ and are legible on the background.
+
+    `invented_share`: how often all of them are names that CSS does not know.
+    """
     dark = not light and draw.chance(0.2)
     background = draw.one(DEEP if dark else LIGHT, unseen_share=0.5)
     writing = BRIGHT if dark else INK
     title, headings = draw.some(writing, 2, unseen_share=0.5)
     bar = draw.one(BRIGHT if dark or draw.chance(0.3) else INK, unseen_share=0.5)
     button = draw.one(draw.rng.choice((INK, BRIGHT)), unseen_share=0.5)
+    if invented_share and draw.chance(invented_share):
+        background, bar, title, headings, button = (
+            _invented(draw, colour) for colour in (background, bar, title, headings, button)
+        )
     return {
         ColourRole.BACKGROUND: background,
         ColourRole.BAR: bar,
@@ -74,6 +88,12 @@ def draw_scheme(draw: Draw, *, light: bool) -> dict[ColourRole, str]:
         ColourRole.HEADINGS: headings,
         ColourRole.BUTTON: button,
     }
+
+
+def _invented(draw: Draw, colour: str) -> str:
+    """A name that nobody knows: from it one learns to copy names, not to know some of them."""
+    name = f"{draw.rng.choice(seen_words())}{colour}"
+    return colour if name in _LONGEST_FIRST else name
 
 
 def spoken(draw: Draw, colour: str) -> str:

@@ -30,6 +30,7 @@ from models.demo.writing.drafts import Bank, assemble
 from models.demo.writing.pages import draw_page, draw_screenshot
 from models.demo.writing.titles import draw_article_task, draw_plan
 
+INVENTED_COLOURS_SHARE = 0.3  # of the pages
 SYSTEM_SHARE = 0.1  # conversations that open with the model's own system text
 
 
@@ -50,7 +51,11 @@ class WebLessons(Lessons):
         for seed in seeds:
             rng = Random(seed)
             shot = rng.random() < self.screenshot_share
-            example = draw_screenshot(seed) if shot else draw_page(seed)
+            example = (
+                draw_screenshot(seed)
+                if shot
+                else draw_page(seed, invented_share=INVENTED_COLOURS_SHARE)
+            )
             pictures = (
                 [prepare_picture(example.picture, hd_num=HD_NUM_SINGLE)] if example.picture else []
             )

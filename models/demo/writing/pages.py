@@ -39,13 +39,17 @@ class PageExample:
     wishes: Wishes
 
 
-def draw_page(seed: int) -> PageExample:
-    """An instruction in words. The same seed gives the same example."""
+def draw_page(seed: int, *, invented_share: float = 0.0) -> PageExample:
+    """An instruction in words. The same seed gives the same example.
+
+    `invented_share`: how often its colours are names that CSS does not know, for training alone.
+    """
     draw = Draw(seed)
     subject = draw_subject(draw)
     sections, listed, has_table = _sections(draw, subject)
     roles = _roles(draw)
-    scheme = draw_scheme(draw, light=ColourRole.BACKGROUND not in roles)
+    light = ColourRole.BACKGROUND not in roles
+    scheme = draw_scheme(draw, light=light, invented_share=invented_share)
     button = draw.one(subject.buttons, unseen_share=0.5) if ColourRole.BUTTON in roles else ""
     if not button and draw.chance(0.3):
         button = draw.one(subject.buttons, unseen_share=0.5)

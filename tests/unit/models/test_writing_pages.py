@@ -47,6 +47,16 @@ def test_every_drawn_page(draw: Callable[[int], PageExample]) -> None:
         assert judged.self_contained, (seed, example)
 
 
+def test_invented_colours_are_copied() -> None:
+    """A page of made-up names has just those that were asked."""
+    for seed in SEEDS[:50]:
+        example = draw_page(seed, invented_share=1.0)
+        words = example.instruction.casefold().replace(" ", "")
+        for _, colour in example.wishes.colours:
+            assert colour in words
+            assert f": {colour};" in example.html
+
+
 def test_what_is_judged_is_asked() -> None:
     """Whatever a page is judged by stands in the instruction's words."""
     for seed in SEEDS:
