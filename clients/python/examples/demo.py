@@ -31,7 +31,7 @@ PICTURES = (
     (STORY / "word.png", ("What word is printed?", "What colour is the diamond?")),
 )
 CLIP = STORY / "clip.mp4"
-ABOUT_THE_CLIP = ("Which way does the heart move?", "What colour is it?")
+ABOUT_THE_CLIP = ("Which way does the circle move?", "What colour is it?")
 PAGE = (
     "Make a small website for a tea house. The name is The Copper Kettle. Use an ivory background. "
     "The title is darkgreen. It has the sections Our Teas and Opening Hours. "
