@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Generic
 
 import grpc
@@ -13,7 +13,12 @@ from ixc_client._errors import ClientClosed, IxcError, StreamIdle
 from ixc_client._health import CHECK, Health, decode_response, encode_request
 from ixc_client._methods import Method, RequestT, ResponseT
 from ixc_client._settings import Retries, Timeouts, Tls
-from ixc_client._status import describe_failure, error_from_call, may_retry
+from ixc_client._status import (
+    describe_failure,
+    error_from_call,
+    is_of_a_lost_call,
+    may_retry,
+)
 
 
 class AsyncCalls:
@@ -176,6 +181,8 @@ class AsyncRequestStream(Generic[RequestT, ResponseT]):
     def __init__(self, call: Any, idle_seconds: float) -> None:
         self._call = call
         self._idle_seconds = idle_seconds
+        self._first_status: grpc.aio.AioRpcError | None = None
+        call.add_done_callback(self._keep_status)
 
     async def write(self, message: RequestT) -> bool:
         """False once the server has answered, which it may do at any time: no more is wanted."""
@@ -195,8 +202,8 @@ class AsyncRequestStream(Generic[RequestT, ResponseT]):
                     with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
                         await self._call.done_writing()
                 response: ResponseT = await self._call
-        except grpc.RpcError as failed:
-            raise error_from_call(failed, started=True) from failed
+        except grpc.aio.AioRpcError as failed:
+            raise error_from_call(self._true_status(failed), started=True) from failed
         except TimeoutError as silence:
             raise self._idle() from silence
         return response
@@ -208,3 +215,30 @@ class AsyncRequestStream(Generic[RequestT, ResponseT]):
     def _idle(self) -> IxcError:
         self._call.cancel()
         return StreamIdle(f"the server took nothing for {self._idle_seconds} s")
+
+    # A write that fails because the server has answered makes grpc report INTERNAL, before or after
+    # the answer's own status, and the later of the two replaces the earlier:
+    # https://github.com/grpc/grpc/issues/36066
+
+    def _keep_status(self, call: Any) -> None:
+        """Called in the moment that a status is known for the first time."""
+        self._first_status = grpc.aio.AioRpcError(
+            code=_known(call.code()),
+            trailing_metadata=_known(call.trailing_metadata()),
+            details=_known(call.details()),
+        )
+
+    def _true_status(self, last: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        first = self._first_status
+        if first is None or first.code() is grpc.StatusCode.OK or is_of_a_lost_call(first):
+            return last
+        return first
+
+
+def _known(result: Coroutine[Any, Any, Any]) -> Any:
+    """What a call that is over answers without waiting."""
+    try:
+        result.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("a call that is over has nothing to wait for")

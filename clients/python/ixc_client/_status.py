@@ -134,13 +134,22 @@ def _without_reason(code: str, message: str, *, started: bool) -> type[errors.Ix
     """Errors made by the gRPC library, told apart by code and, where it must be, by their words."""
     if code == "UNAVAILABLE":
         return errors.ConnectionLost if started else errors.ServerUnreachable
-    # A server that is killed under a stream shows as INTERNAL with a reset, not as UNAVAILABLE;
-    # so does a proxy that gives up waiting.
-    if code in ("INTERNAL", "UNKNOWN") and ("RST_STREAM" in message or "Stream removed" in message):
+    if code in ("INTERNAL", "UNKNOWN") and _means_lost(message):
         return errors.ConnectionLost
     if code == "RESOURCE_EXHAUSTED" and "larger than max" in message:
         return errors.MessageTooLarge
     return _BY_CODE.get(code, errors.ServerError)
+
+
+def is_of_a_lost_call(failed: FailedCall) -> bool:
+    """Whether the gRPC library made this up because the call was gone."""
+    return failed.code() is grpc.StatusCode.INTERNAL and _means_lost(failed.details() or "")
+
+
+def _means_lost(message: str) -> bool:
+    # A server that is killed under a stream shows as INTERNAL with a reset, not as UNAVAILABLE, as
+    # does a proxy that gives up waiting; sending on such a call, as an error from "Core".
+    return any(words in message for words in ("RST_STREAM", "Stream removed", "error from Core"))
 
 
 def _parsed(value: object) -> status_pb2.Status | None:

@@ -196,3 +196,15 @@ async def test_asyncio_errors_of_uploads(
     server.keep_processing(looks=2)
     async with server.async_client() as ixc:
         assert (await ixc.upload(b"small")).state is ixc_client.MediaState.ACTIVE
+
+
+async def test_an_answer_in_the_middle_of_an_asyncio_upload_is_what_is_raised(
+    server: FakeServer,
+) -> None:
+    """However the answer and the failing write meet: grpc reports one for the other at times."""
+    data = os.urandom(8 * MIB)
+    async with server.async_client(retries=Retries(attempts=1)) as ixc:
+        for _ in range(40):
+            server.fail("RESOURCE_EXHAUSTED", "MEDIA_QUOTA", method="UploadMedia")
+            with pytest.raises(ixc_client.MediaQuotaReached):
+                await ixc.upload(data)
