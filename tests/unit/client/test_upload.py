@@ -204,7 +204,7 @@ async def test_an_answer_in_the_middle_of_an_asyncio_upload_is_what_is_raised(
     """However the answer and the failing write meet: grpc reports one for the other at times."""
     data = os.urandom(8 * MIB)
     async with server.async_client(retries=Retries(attempts=1)) as ixc:
-        for _ in range(40):
+        for _ in range(80):
             server.fail("RESOURCE_EXHAUSTED", "MEDIA_QUOTA", method="UploadMedia")
             with pytest.raises(ixc_client.MediaQuotaReached):
                 await ixc.upload(data)
