@@ -286,11 +286,12 @@ class Framer:
         *,
         task: str = "",
         system: str | None = None,
-        decisive: Sequence[Sequence[str]] = (),
+        decisive: Sequence[Sequence[Sequence[str]]] = (),
     ) -> Sample:
         """A conversation about the pictures of its first turn; the answers are learnt.
 
-        `decisive`: for each turn phrases of its answer; the first that occurs is stressed.
+        `decisive`: for each turn groups of phrases; of each the first that the answer has is
+        stressed.
         """
         ids: list[int] = []
         labels: list[int] = []
@@ -315,7 +316,8 @@ class Framer:
             add(self.encode(text + question))
             add([self.end, *self.encode("\n"), self.start, *self.encode("assistant\n")])
             if index < len(decisive):
-                stressed += [len(ids) + place for place in self._places(answer, decisive[index])]
+                for phrases in decisive[index]:
+                    stressed += [len(ids) + place for place in self._places(answer, phrases)]
             add([*self.encode(answer), self.end], learnt=True)
             add(self.encode("\n"))
         return Sample(

@@ -107,10 +107,10 @@ class DrawnBatches(IterableDataset[Batch]):
         return framer.chat(turns, pictures, task=example.task, system=system, decisive=decisive)
 
 
-def _decisive(turn: Turn) -> list[str]:
+def _decisive(turn: Turn) -> list[list[str]]:
     """What a right answer may say, longest first; of an answer that is not judged, nothing."""
     groups = turn.expectation.said if turn.expectation else ()
-    return sorted((phrase for group in groups for phrase in group), key=len, reverse=True)
+    return [sorted((phrase for group in groups for phrase in group), key=len, reverse=True)]
 
 
 def load_batches(settings: StreamSettings, mix: Mix, *, num_workers: int) -> DataLoader[Batch]:

@@ -64,6 +64,7 @@ class WebLessons(Lessons):
                 pictures,
                 task="screenshot" if shot else "page",
                 system=_system(rng),
+                decisive=[[[f": {colour};"] for _, colour in example.wishes.colours]],
             )
 
 

@@ -76,8 +76,9 @@ class Workshop:
         return module
 
     def hidden(self, batch: Batch, *adapters: str) -> Tensor:
-        device = self.model.language.embedding.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        embedding = self.model.language.embedding
+        half = embedding.dtype is torch.bfloat16
+        with torch.autocast(embedding.device.type, torch.bfloat16, enabled=half):
             return self.model.hidden(batch.token_ids, adapters, batch.image)
 
     def restore(self, folder: str, *names: str) -> bool:
@@ -259,12 +260,18 @@ def main() -> None:
     parser.add_argument("--batch-divisor", type=int, default=1, help="smaller batches, for a trial")
     parser.add_argument("--log-every", type=int, default=25)
     parser.add_argument("--rate", type=float, default=1.0, help="scales every learning rate")
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        help="of the frozen weights and the products; default: bfloat16 on a GPU, else float32",
+    )
     parser.add_argument("--compile", action="store_true", help="worth it from some minutes on")
     arguments = parser.parse_args()
 
     torch.manual_seed(20261122)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    default = "bfloat16" if device.type == "cuda" else "float32"
+    dtype: torch.dtype = getattr(torch, arguments.dtype or default)
     torch.set_float32_matmul_precision("high")
     arguments.out.mkdir(parents=True, exist_ok=True)
     if not (arguments.out / TOKENIZER).is_file():

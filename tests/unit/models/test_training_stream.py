@@ -43,7 +43,7 @@ def test_what_is_wrong_is_drawn_more() -> None:
 def test_the_word_that_decides_counts_more(framer: Framer) -> None:
     """Of a judged answer, the tokens of what is expected; of any other answer, none."""
     turns = [("Which colour?", "The moon is red."), ("Sure?", "Yes.")]
-    sample = framer.chat(turns, decisive=[["crimson", "red"]])
+    sample = framer.chat(turns, decisive=[[["crimson", "red"]]])
     assert framer.decode([sample.ids[place] for place in sample.stressed]).strip() == "red"
 
     batch = collate([sample], 128, framer.pad)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from models.demo.training.batches import IGNORED, Batch, Framer, Length
+from models.demo.training.batches import IGNORED, STRESS, Batch, Framer, Length
 from models.demo.training.export import export_vision, load_vision
 from models.demo.training.language import load_language
 from models.demo.training.loop import next_token_loss
@@ -18,11 +18,13 @@ from models.demo.training.sizes import RANKS
 from models.demo.writing import train_adapters
 from models.demo.writing.drafts import write_bank
 from models.demo.writing.lessons import (
+    INVENTED_COLOURS_SHARE,
     ArticleLessons,
     LessonBatches,
     PreferenceLessons,
     WebLessons,
 )
+from models.demo.writing.pages import draw_page
 from models.demo.writing.preference import AnswerScores, preference_loss, score_answers
 from models.demo.writing.sampling import Sampling, answers, llama_with
 from models.demo.writing.titles import all_paragraphs
@@ -78,6 +80,20 @@ def test_pages_are_learnt_to_their_end(tokenizer: Path) -> None:
         assert text.removesuffix("<|im_end|>").endswith("</html>")
     ends = batch.targets == framer.end
     assert ends.sum() == len(batch.tasks)
+
+
+def test_the_colours_that_were_asked_for_count_more(tokenizer: Path) -> None:
+    """They are a few tokens of a page, and what an instruction is not to be mistaken in."""
+    lessons = WebLessons(tokenizer_file=tokenizer, lengths=LENGTHS, screenshot_share=0)
+    framer = Framer(tokenizer)
+    drawn = (draw_page(seed, invented_share=INVENTED_COLOURS_SHARE) for seed in range(20))
+    wishes = {example.html: example.wishes for example in drawn}
+    (batch,) = first_batches(LessonBatches(lessons), 1)
+    for row in range(len(batch.tasks)):
+        asked = wishes[learnt(batch, row, framer).removesuffix("<|im_end|>")].colours
+        mine = (batch.positions // LENGTHS[0].tokens == row) & (batch.weights == STRESS)
+        stressed = framer.decode(batch.targets[mine].tolist())
+        assert stressed == "".join(f": {colour};" for _, colour in asked)
 
 
 def test_articles_are_learnt_to_their_end(tokenizer: Path) -> None:
