@@ -1,11 +1,14 @@
 """Puts the questions of a case to a server, one turn after the other, as a user would."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Protocol
 
 import ixc_client
 from models.demo.evaluation.case import Reply, Shown, Task
+
+TRIES = 5  # of a question whose turn does not come: a busy server is no wrong answer
 
 
 class Answerer(Protocol):
@@ -37,7 +40,7 @@ class ServerAnswerer:
             for turn, question in enumerate(questions):
                 began = time.perf_counter()
                 message = ixc_client.Message(*(() if turn else media), question)
-                answer = await chat.say(message, adapter=self._adapter or task.adapter)
+                answer = await _said(chat, message, adapter=self._adapter or task.adapter)
                 replies.append(
                     Reply(
                         text=answer.text,
@@ -48,6 +51,15 @@ class ServerAnswerer:
         if uploaded is not None:
             await self._client.delete_media(uploaded)
         return replies
+
+
+async def _said(
+    chat: ixc_client.AsyncSession, message: ixc_client.Message, *, adapter: str
+) -> ixc_client.Answer:
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(ixc_client.QueueTimeout):
+            return await chat.say(message, adapter=adapter)
+    return await chat.say(message, adapter=adapter)
 
 
 class SeveralAnswerers:

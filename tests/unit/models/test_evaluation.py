@@ -15,7 +15,7 @@ from rich.console import Console
 import ixc_client
 from ixc_client.testing import FakeServer
 from models.demo.evaluation import drawn_tasks
-from models.demo.evaluation.asking import SeveralAnswerers
+from models.demo.evaluation.asking import TRIES, SeveralAnswerers
 from models.demo.evaluation.beforehand import drawn_beforehand
 from models.demo.evaluation.case import FOLLOW_UP, RIGHT, Case, Question, Reply, Shown, Task
 from models.demo.evaluation.intervals import wilson
@@ -362,6 +362,21 @@ async def test_a_servers_error(client: tuple[FakeServer, ixc_client.AsyncClient]
     (error,) = report.errors
     assert error.error.startswith("QueueFull: 512 are waiting")
     assert [failure.answer for failure in report.failures] == ["", "mauve"]
+
+
+async def test_a_server_that_is_busy(client: tuple[FakeServer, ixc_client.AsyncClient]) -> None:
+    """Is asked again when a turn did not come in time, but not for ever."""
+    server, ixc = client
+    for _ in range(TRIES - 1):
+        server.fail("DEADLINE_EXCEEDED", "QUEUE_TIMEOUT", method="Chat")
+    server.reply(case(1000).questions[0].expected)
+    report = await evaluate(ixc, [task()], 1)
+    assert report.row("colour").right == 1
+
+    for _ in range(TRIES):
+        server.fail("DEADLINE_EXCEEDED", "QUEUE_TIMEOUT", method="Chat")
+    report = await evaluate(ixc, [task()], 1)
+    assert report.row("colour").errors == 1
 
 
 async def test_a_server_that_is_gone(client: tuple[FakeServer, ixc_client.AsyncClient]) -> None:

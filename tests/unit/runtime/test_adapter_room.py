@@ -13,7 +13,7 @@ from ixc_runtime.engine_process.core import EngineCore
 from ixc_runtime.engine_process.messages import AdapterSource, EngineConfig
 from ixc_runtime.engine_process.process import make_core
 from ixc_runtime.engine_process.user_adapters import read_adapter
-from ixc_runtime.errors import AdapterIdTaken, MemoryLow
+from ixc_runtime.errors import AdapterIdTaken, AdapterUnavailable, MemoryLow
 from ixc_runtime.model.loader import load_model
 from ixc_runtime.model_info import AdapterInfo
 from tests.fakes.engine_driver import EngineDriver
@@ -90,6 +90,25 @@ def test_a_refused_one_leaves_its_room(folders: Path) -> None:
         with pytest.raises(AdapterIdTaken):
             take(core, folders, "dogs", "cats")
     take(core, folders, "dogs")
+
+
+def test_one_that_came_too_late_leaves_the_room_of_the_next(folders: Path) -> None:
+    """Read while it was there, put in when it is gone: refused, and the room that the next reading
+    of the same has taken meanwhile stays taken.
+    """
+    core = made_core(folders, size_of_cats(folders))
+    source = AdapterSource(name="cats", folder=str(folders / "cats"))
+    take(core, folders, "cats")
+    late = read_adapter(source, core.model, core.adapter_room)
+    core.remove_adapter("cats")
+    following = read_adapter(source, core.model, core.adapter_room)
+
+    with pytest.raises(AdapterUnavailable, match="'cats' has been unloaded"):
+        core.add_adapter(late)
+    with pytest.raises(MemoryLow):
+        take(core, folders, "dogs")
+    core.add_adapter(following)
+    assert "cats" in core.model.adapters
 
 
 def test_the_device_has_the_last_word(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

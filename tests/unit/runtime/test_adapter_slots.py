@@ -1,34 +1,40 @@
 """Adapters in the table that captured steps read, on a CPU: who has which slot, what lies there."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 from ixc_cuda.low_rank import MOST_RANKS
+from ixc_runtime.engine_process import cuda_runner
 from ixc_runtime.engine_process.adapter_slots import NOBODY, AdapterSlots
+from ixc_runtime.engine_process.images import EncodedImages
 from ixc_runtime.errors import AdapterInvalid, MemoryLow
 from ixc_runtime.model.decoder import LayerPairs, Model
+from ixc_runtime.model.kv_arena import KvArena
 from ixc_runtime.model.loader import load_model
 from ixc_runtime.ops import LowRankPair, UpBlock
 from ixc_runtime.ops.cpu import CpuOps
-from ixc_runtime.ops.cuda import aligned
+from ixc_runtime.ops.cuda import CudaOps
 from ixc_runtime.weights.peft import load_peft_adapter
+from tests.fakes.fake_engine import PLAN
 from tests.fakes.tiny_checkpoint import TinyModel, write_tiny_checkpoint
 from tests.fakes.tiny_peft import TinyAdapter, write_tiny_adapter
 
 
-class AlignedOps(CpuOps):
-    """Plain operations over adapters as a GPU holds them."""
+class LoadingOps(CudaOps):
+    """A GPU's operations as far as a model and its adapters are prepared by them, on a CPU."""
 
-    def low_rank_pair(self, pair: LowRankPair) -> LowRankPair:
-        return aligned(pair)
+    def __init__(self) -> None:
+        self._plain = CpuOps()
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
-    return load_model(write_tiny_checkpoint(tmp_path / "tiny"), ops=AlignedOps())
+    return load_model(write_tiny_checkpoint(tmp_path / "tiny"), ops=LoadingOps())
 
 
 @pytest.fixture
@@ -39,6 +45,17 @@ def adapter(model: Model, tmp_path: Path) -> list[LayerPairs]:
         {name: model.ops.low_rank_pair(pair) for name, pair in of_layer.items()}
         for of_layer in load_peft_adapter(folder, model.config)
     ]
+
+
+def uneven(adapter: list[LayerPairs]) -> list[LayerPairs]:
+    """The same without the zeros that make its ranks a multiple of eight."""
+
+    def cut(pair: LowRankPair) -> LowRankPair:
+        block = pair.blocks[0]
+        up = block.up[:, :4].contiguous()
+        return replace(pair, blocks=(replace(block, up=up), *pair.blocks[1:]))
+
+    return [{name: cut(pair) for name, pair in of_layer.items()} for of_layer in adapter]
 
 
 def downs(slots: AdapterSlots, slot: int) -> list[int]:
@@ -79,6 +96,41 @@ def test_a_users_adapter_comes_and_goes(model: Model, adapter: list[LayerPairs])
     model.add_adapter("other", adapter)
     slots.take("other")
     assert slots.slot("other") == slot
+
+
+def test_an_adapter_that_the_table_refuses(model: Model, adapter: list[LayerPairs]) -> None:
+    """It has taken no slot: the next finds the last one free."""
+    slots = AdapterSlots(model, num_slots=3)
+    model.add_adapter("odd", uneven(adapter))
+    with pytest.raises(ValueError, match="not multiples of 8"):
+        slots.take("odd")
+    model.remove_adapter("odd")
+    slots.check(adapter)
+    model.add_adapter("mine", adapter)
+    slots.take("mine")
+    assert any(downs(slots, slots.slot("mine")))
+
+
+def test_a_runner_takes_an_adapter_whole_or_not_at_all(
+    model: Model, adapter: list[LayerPairs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its table refuses is not in the model either, so that the name is free for another."""
+    monkeypatch.setattr(cuda_runner, "DecodeGraphs", lambda *given, **named: None)
+    runner = cuda_runner.CudaRunner(
+        model,
+        KvArena(model.config, num_pages=4, page_size=16),
+        EncodedImages(None, budget_bytes=0),
+        plan=msgspec.structs.replace(PLAN, page_size=16, num_pages=4, max_batch=2),
+    )
+    own = model.adapters
+    with pytest.raises(ValueError, match="not multiples of 8"):
+        runner.take_adapter("mine", uneven(adapter))
+    assert model.adapters == own
+    assert not any("mine" in linear.pairs for linear in model.linears)
+    runner.take_adapter("mine", adapter)
+    assert model.adapters == {*own, "mine"}
+    runner.drop_adapter("mine")
+    assert model.adapters == own
 
 
 def test_an_adapter_of_too_many_ranks(model: Model) -> None:

@@ -1,5 +1,7 @@
 """The engine on a tiny real model: what runs together, what is shared, what is given back."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ixc_runtime.engine_process.messages import EngineConfig
+from ixc_runtime.engine_process.moments import HostMoment
 from ixc_runtime.engine_process.planning import bytes_per_token
 from ixc_runtime.engine_process.process import make_core
 from ixc_runtime.engine_process.runner import MakeRunner, PlainRunner
@@ -206,6 +209,38 @@ def test_one_picture_wanted_by_many_is_rendered_and_encoded_once(
 
     assert driver.num_renderings == 1
     assert all(outcome.finished for outcome in outcomes.values())
+
+
+def test_tiles_count_for_whom_they_were_encoded(engine: Callable[..., EngineDriver]) -> None:
+    """A picture that is there already counts for nothing, one that comes twice counts once."""
+    driver = engine()
+    first, second = Picture(seed=5, wide=2), Picture(seed=6)
+    driver.ids("twice", [1, first, 40, first, 41])
+    driver.ids("again", [7, first, 40])
+    driver.ids("partly", [8, first, 40, second, 41])
+    told = {name: outcome.prompt for name, outcome in driver.outcomes.items() if outcome.prompt}
+
+    assert {name: prompt.encoded_tiles for name, prompt in told.items()} == {
+        "twice": 3,
+        "again": 0,
+        "partly": 2,
+    }
+    assert told["again"].vision_seconds == 0.0
+    assert min(told["twice"].vision_seconds, told["partly"].vision_seconds) > 0.0
+
+
+def test_pictures_that_were_encoded_while_others_were_waited_for(
+    engine: Callable[..., EngineDriver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times that overlap leave less than nothing for the prompt: none is told, not a negative."""
+    monkeypatch.setattr(HostMoment, "seconds_since", lambda until, since: 1000.0)
+    driver = engine()
+    driver.submit("one", [1, Picture(seed=5), 40])
+    prompt = driver.run()["one"].prompt
+
+    assert prompt is not None
+    assert prompt.vision_seconds == 1000.0
+    assert prompt.prefill_seconds == 0.0
 
 
 def test_pictures_are_cut_when_their_turn_comes(
@@ -516,6 +551,59 @@ def test_a_device_that_is_lost_ends_the_engine(
     submit(driver, STAGES.get(stage, "text"))
     with pytest.raises(RuntimeError, match="on purpose"):
         driver.run()
+
+
+class CardModel:
+    """As much of a model on a GPU as is asked when a step has failed."""
+
+    device = torch.device("cuda")
+
+
+def test_a_device_is_lost_when_it_cannot_be_waited_for(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a GPU the plain runner asks too, as it runs float32 there; a CPU is never lost."""
+
+    def lost(device: torch.device) -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    core = make_engine(model).core
+    runner = core._runner
+    assert isinstance(runner, PlainRunner)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_model", CardModel())
+        patch.setattr(torch.cuda, "synchronize", lambda device: None)
+        assert runner.is_usable()
+        patch.setattr(torch.cuda, "synchronize", lost)
+        assert not runner.is_usable()
+    monkeypatch.setattr(torch.cuda, "synchronize", lost)
+    assert runner.is_usable()
+
+
+@pytest.mark.parametrize("stage", ["encode_tiles", "forward"])
+def test_what_a_failed_piece_of_work_had_in_hand_is_let_go(
+    engine: Callable[..., EngineDriver], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """At once, without a collection of garbage: too little memory may be what went wrong."""
+    driver = engine()
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def full(*given: object) -> torch.Tensor:
+        in_hand = torch.zeros(10)
+        made.append(weakref.ref(in_hand))
+        return out_of_memory(in_hand)
+
+    owner = driver.core.model if stage == "forward" else driver.core.model.vision
+    monkeypatch.setattr(owner, stage, full)
+    submit(driver, "picture")
+    gc.collect()
+    gc.disable()
+    try:
+        failed = driver.run()["picture"].failed
+        assert failed is not None
+        assert [each() for each in made] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

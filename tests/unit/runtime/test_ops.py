@@ -69,6 +69,29 @@ def test_attention_over_pages(step: list[tuple[int, int]], consecutive: bool) ->
     torch.testing.assert_close(actual, torch.cat(expected))
 
 
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
+def test_slots_behind_a_sequence_are_as_if_they_were_not(step: list[tuple[int, int]]) -> None:
+    """They may hold what another has left there, NaN where its output was not finite; so may the
+    page that stands where a table has no more.
+    """
+    kv_heads, group, dim = 2, 3, 8
+    needed = [-(-length // PAGE) for _, length in step]
+    arena = torch.full((1 + sum(needed), PAGE, kv_heads, dim), torch.nan, dtype=torch.float64)
+    tables = torch.zeros(len(step), max(needed), dtype=torch.int64)
+    starts, taken = [0], 1
+    for index, ((rows, length), pages) in enumerate(zip(step, needed, strict=True)):
+        tables[index, :pages] = torch.arange(taken, taken + pages)
+        arena[taken : taken + pages].flatten(0, 1)[:length] = random(length, kv_heads, dim)
+        taken += pages
+        starts.append(starts[-1] + rows)
+    before = arena.clone()
+    queries = random(starts[-1], kv_heads, group, dim)
+    plan = OPS.plan_attention(tuple(starts), tuple(length for _, length in step), tables, PAGE)
+
+    assert OPS.attend(queries, arena, arena, plan).isfinite().all()
+    torch.testing.assert_close(arena, before, rtol=0, atol=0, equal_nan=True)
+
+
 def test_rotation_and_store() -> None:
     """Queries and keys turn by their position's angle, values stay; both go to their slots only."""
     kv_heads, group, dim = 2, 3, 8
