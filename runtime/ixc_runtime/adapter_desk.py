@@ -29,7 +29,7 @@ class AdapterDesk:
         self.info = info
         self._users: dict[str, str] = {}  # generation -> adapter
         self._left = asyncio.Event()
-        self._changing = asyncio.Lock()
+        self._taking: asyncio.Task[AdapterInfo] | None = None  # one at a time
         self._leaving: dict[str, asyncio.Task[None]] = {}
 
     # ---- who uses which
@@ -65,17 +65,30 @@ class AdapterDesk:
         """
         if name in self._own:
             raise FieldInvalid("name", f"{name!r} is an adapter of the model's own")
-        while (leaving := self._leaving.get(name)) is not None:
-            await asyncio.wait({leaving})
-        async with self._changing:
-            source = AdapterSource(name=name, folder=str(folder))
-            answer = await self._supervisor.ask(TakeAdapter(source))
-            if answer.refusal is not None:
-                why = answer.refusal
-                raise fault_from_reason(why.reason, why.message, why.metadata)
-            assert answer.adapter is not None, "TakeAdapter brings an adapter or a refusal"
-            self._put(answer.adapter, msgspec.structs.replace(source, digest=answer.adapter.digest))
-            return answer.adapter
+        while (before := self._taking or self._leaving.get(name)) is not None:
+            await asyncio.wait({before})
+        source = AdapterSource(name=name, folder=str(folder))
+        self._taking = asyncio.create_task(self._take(source), name=f"load adapter {name}")
+        self._taking.add_done_callback(self._taken)
+        # Whoever asked may go: the engine takes it all the same, and what is not known here could
+        # never be let go.
+        return await asyncio.shield(self._taking)
+
+    async def _take(self, source: AdapterSource) -> AdapterInfo:
+        answer = await self._supervisor.ask(TakeAdapter(source))
+        if answer.refusal is not None:
+            why = answer.refusal
+            raise fault_from_reason(why.reason, why.message, why.metadata)
+        assert answer.adapter is not None, "TakeAdapter brings an adapter or a refusal"
+        if source.name not in self._leaving:  # else it was there, and has been unloaded meanwhile
+            digest = answer.adapter.digest
+            self._put(answer.adapter, msgspec.structs.replace(source, digest=digest))
+        return answer.adapter
+
+    def _taken(self, taking: asyncio.Task[AdapterInfo]) -> None:
+        self._taking = None
+        if not taking.cancelled():
+            taking.exception()  # perhaps there is nobody left to hear of it
 
     def unload(self, name: str, *, seconds: float) -> None:
         """Nobody may ask for it from now on; generations that use it have `seconds` to end.

@@ -193,6 +193,35 @@ def test_users_adapters_come_and_go_beside_running_answers(
         driver.core.remove_adapter(name)
 
 
+@pytest.mark.parametrize("after_steps", [1, 2, 5])
+def test_an_adapter_that_goes_while_a_step_with_it_is_on_its_way(
+    model: Model, reference: Model, user_adapters: dict[str, AdapterSource], after_steps: int
+) -> None:
+    """Its request fails, the neighbour's answer is right, and so is that of the next in its slot,
+    whose weights may lie where the old ones lay.
+    """
+    driver = make_engine(model)
+    prompt = [1, 5, 9, 30, 31]
+    wide = user_adapters["wide"]
+    driver.core.add_adapter(read_adapter(wide, model, driver.core.adapter_room))
+    driver.submit("neighbour", prompt, adapter="web", max_output=30)
+    driver.submit("gone", prompt, adapter="wide", max_output=30)
+    for _ in range(after_steps):
+        driver.step()
+    driver.core.remove_adapter("wide")
+    other = AdapterSource(name="other", folder=user_adapters["narrow"].folder)
+    driver.core.add_adapter(read_adapter(other, model, driver.core.adapter_room))
+    driver.submit("other", prompt, adapter="other", max_output=20)
+    outcomes = driver.run()
+    driver.core.remove_adapter("other")
+
+    assert outcomes["gone"].failed is not None
+    for name, adapter in (("neighbour", "web"), ("other", "narrow")):
+        ids = outcomes[name].ids
+        margin = worst_margin(reference_logits(reference, prompt, adapter, ids), ids)
+        assert margin < TOLERANCE, name
+
+
 def test_the_time_of_the_tower_is_the_devices(model: Model) -> None:
     """Not that of launching it, which is the same for any number of tiles."""
     driver = make_engine(model)

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from ixc_runtime.engine_process.messages import (
 from ixc_runtime.engine_process.process import build_engine
 from ixc_runtime.engine_process.user_adapters import read_adapter
 from ixc_runtime.errors import MemoryLow
+from ixc_runtime.model_info import MemoryPlan
 from tests.fakes.engine_driver import EngineDriver, Picture
 from tests.fakes.tiny_checkpoint import TinyModel, write_tiny_checkpoint
 from tests.fakes.tiny_peft import TinyAdapter, write_tiny_adapter
@@ -94,6 +96,28 @@ def test_a_second_engine_that_does_not_fit_beside_the_first(folder: Path) -> Non
 
     figures = asyncio.run(start_two()).metadata
     assert int(figures["free"]) < int(figures["required"])
+
+
+def test_an_engine_that_starts_again_has_what_the_first_one_had(folder: Path) -> None:
+    """The first took all that was left of the card; the second is told to have just as much, and
+    finds it, pages, room for adapters and all.
+    """
+
+    async def start_twice() -> tuple[MemoryPlan, MemoryPlan]:
+        config = config_of(folder)
+        first, ready = await open_link(config, in_process=False, on_loading=_heedless)
+        first.kill()
+        await first.close()
+        again = msgspec.structs.replace(
+            config, kv_bytes=ready.plan.kv_bytes, adapter_bytes=ready.plan.adapter_room_bytes
+        )
+        second, ready_again = await open_link(again, in_process=False, on_loading=_heedless)
+        await second.close()
+        return ready.plan, ready_again.plan
+
+    first, second = asyncio.run(start_twice())
+    assert (second.kv_bytes, second.num_pages) == (first.kv_bytes, first.num_pages)
+    assert second.adapter_room_bytes == first.adapter_room_bytes
 
 
 def _heedless(_: Loading) -> None:

@@ -61,9 +61,9 @@ class AdapterSlots:
                     )
 
     def take(self, name: str) -> None:
-        """The model has it by now."""
-        slot = self._slot_of[name] = self._free.pop()
-        self._table.put(slot, [linear.pairs.get(name) for linear in self._linears])
+        """The model has it by now. Whatever goes wrong, no slot is taken."""
+        self._table.put(self._free[-1], [linear.pairs.get(name) for linear in self._linears])
+        self._slot_of[name] = self._free.pop()
 
     def drop(self, name: str) -> None:
         slot = self._slot_of.pop(name)

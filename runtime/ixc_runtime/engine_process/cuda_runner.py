@@ -80,19 +80,15 @@ class CudaRunner(PlainRunner):
     def take_adapter(self, name: str, pairs: Many[LayerPairs]) -> None:
         self._slots.check(pairs)
         super().take_adapter(name, pairs)
-        self._slots.take(name)
+        try:
+            self._slots.take(name)
+        except BaseException:
+            super().drop_adapter(name)
+            raise
 
     def drop_adapter(self, name: str) -> None:
         super().drop_adapter(name)
         self._slots.drop(name)
-
-    def is_usable(self) -> bool:
-        """A kernel that went astray takes the whole context with it: every later call fails."""
-        try:
-            torch.cuda.synchronize(self._model.device)
-        except RuntimeError:
-            return False
-        return True
 
     def _stage(self, sampling: Many[Chunk]) -> None:
         """Tell the sampler whose tokens this step draws, and what must not be drawn now."""

@@ -68,6 +68,10 @@ def chosen_dtype(config: EngineConfig) -> torch.dtype:
     return _DTYPES[name]
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def choose_ops(config: EngineConfig, model: ModelConfig) -> Ops:
     """Kernels of ours on a GPU in half precision, plain torch for all the rest.
 

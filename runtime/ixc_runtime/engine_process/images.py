@@ -62,7 +62,8 @@ class _Picture:
 
 
 class EncodedImages:
-    """Features by image key. `budget_bytes` bounds those that no live sequence wants.
+    """Features by image key. `budget_bytes` bounds those that no live sequence wants, and those
+    that are encoded before their prompt's turn.
 
     `moment` tells when the tower's device comes to the point that it is asked at.
     """
@@ -96,16 +97,13 @@ class EncodedImages:
             picture.seconds += until.seconds_since(since)
         return picture.seconds
 
-    @property
-    def has_work(self) -> bool:
-        return any(picture.is_to_encode for picture in self._pictures.values())
-
     def want(self, slots: ImageSlots) -> bool:
         """One more sequence wants this picture. True when its pixels have to be fetched."""
         known = self._pictures.get(slots.key)
         picture = known or self._pictures.setdefault(slots.key, _Picture(slots=slots))
         picture.wanted_by += 1
-        self._pictures.move_to_end(slots.key)
+        if picture.features is not None:  # else it keeps its turn
+            self._pictures.move_to_end(slots.key)
         return known is None
 
     def release(self, keys: Iterable[bytes]) -> None:
@@ -152,21 +150,37 @@ class EncodedImages:
         rows = torch.frombuffer(content, dtype=torch.uint8)
         picture.pixels = rows.view(pixels.height, pixels.width, 3)
 
-    def encode(self, max_tiles: int) -> tuple[int, list[tuple[bytes, Exception]]]:
+    def encode(
+        self, max_tiles: int, *, due: bytes | None = None
+    ) -> tuple[int, list[tuple[bytes, Exception]]]:
         """Encode up to `max_tiles` tiles, oldest picture first: how many, and which
         pictures could not be encoded, and why. Those are as if their pixels had never come.
+
+        No picture is begun while those that wait to be computed exceed the budget, but for `due`,
+        which the next prompt needs: tiles are encoded faster than prompts are computed.
         """
         left = max_tiles
         failures: list[tuple[bytes, Exception]] = []
+        waiting = sum(
+            picture.features.nbytes
+            for picture in self._pictures.values()
+            if picture.wanted_by and picture.features is not None
+        )
         for key, picture in self._pictures.items():
             if left == 0:
                 break
-            if picture.is_to_encode:
-                try:
-                    left -= self._encode_some(picture, left)
-                except Exception as error:
-                    picture.pixels, picture.tiles, picture.encoded = None, None, []
-                    failures.append((key, error))
+            is_begun = picture.pixels is None
+            if not picture.is_to_encode or not (
+                is_begun or waiting <= self._budget_bytes or key == due
+            ):
+                continue
+            try:
+                left -= self._encode_some(picture, left)
+            except Exception as error:
+                picture.pixels, picture.tiles, picture.encoded = None, None, []
+                failures.append((key, error))
+            if picture.features is not None:
+                waiting += picture.features.nbytes
         return max_tiles - left, failures
 
     def _encode_some(self, picture: _Picture, max_tiles: int) -> int:

@@ -49,8 +49,7 @@ def _run(core: EngineCore, channel: EngineChannel, reader: AdapterReader) -> Non
             if isinstance(message, Shutdown):
                 return
             _apply(message, core, channel, reader)
-        for question_id, read in reader.finished():
-            channel.send(_taken(question_id, read, core))
+        _answer_readings(core, channel, reader)
         updates, is_busy = core.step()
         if updates:
             channel.send(Frame(updates, core.load))
@@ -80,18 +79,32 @@ def _apply(
             raise AssertionError("Start comes once, first; Shutdown never gets here")
 
 
+def _answer_readings(core: EngineCore, channel: EngineChannel, reader: AdapterReader) -> None:
+    """Apart from the loop, whose variables would hold on to the last adapter's tensors."""
+    for question_id, read in reader.finished():
+        channel.send(_taken(question_id, read, core))
+
+
 def _taken(question_id: int, read: Future[ReadAdapter], core: EngineCore) -> Answer:
-    try:
+    # Not raised here: its traceback would lead back to `read`, and both keep what was read.
+    error = read.exception()
+    if error is None:
         adapter = read.result()
-        core.add_adapter(adapter)
-    except RuntimeFault as fault:
-        failure = fault
-    except Exception:
-        _log.exception("an adapter could not be read")
-        failure = EngineFault("the adapter could not be read; the engine's log says why")
+        try:
+            core.add_adapter(adapter)
+        except Exception as fault:
+            refusal = _refusal(fault)
+        else:
+            return Answer(question_id=question_id, load=core.load, adapter=adapter.info)
     else:
-        return Answer(question_id=question_id, load=core.load, adapter=adapter.info)
-    refusal = Refusal(
-        reason=failure.reason, message=failure.message, metadata=dict(failure.metadata)
-    )
+        refusal = _refusal(error)
     return Answer(question_id=question_id, load=core.load, refusal=refusal)
+
+
+def _refusal(error: BaseException) -> Refusal:
+    if isinstance(error, RuntimeFault):
+        fault = error
+    else:
+        _log.error("an adapter could not be read", exc_info=error)
+        fault = EngineFault("the adapter could not be read; the engine's log says why")
+    return Refusal(reason=fault.reason, message=fault.message, metadata=dict(fault.metadata))

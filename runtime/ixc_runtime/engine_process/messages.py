@@ -42,7 +42,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     tiles_per_step: int | None = None
     page_size: int | None = None  # slots
     kv_bytes: int | None = None
-    feature_bytes: int = 256 * 2**20  # encoded images kept for others to find
+    # Encoded images kept for others to find, and as much of such whose prompts wait their turn.
+    feature_bytes: int = 256 * 2**20
     queue_limit: int | None = None  # requests waiting beyond max_batch; None: four times that
     reuse_prefixes: bool = True
     adapter_bytes: int | None = None  # for users' adapters, beside the checkpoint's

@@ -121,10 +121,13 @@ def require_memory(
     """
     check_config(config, model)
     tokens = config.max_context or min(_LEAST_TOKENS, model.max_position_embeddings)
+    # Known roughly until its graphs are captured. A cache that is asked for may be all that an
+    # engine here before this one had left beside them: it is to fit again.
+    tower_bytes = 0 if config.kv_bytes else tower_scratch_bytes(config, tower, dtype_bytes)
     needs = {
         "weights": weights_bytes,
         "steps": scratch_bytes(config, model, dtype_bytes),
-        "the tower": tower_scratch_bytes(config, tower, dtype_bytes),
+        "the tower": tower_bytes,
         "users' adapters": config.adapter_bytes or 0,
         "the cache": config.kv_bytes or tokens * bytes_per_token(model, dtype_bytes),
     }

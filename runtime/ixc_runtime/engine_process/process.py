@@ -16,13 +16,15 @@ from pathlib import Path
 import torch
 
 from ixc_runtime.checkpoint.shards import read_shards
-from ixc_runtime.config import ModelConfig, load_config, load_settings
+from ixc_runtime.config import ModelConfig, load_config
 from ixc_runtime.engine_process.channel import ChannelClosed, EngineChannel
 from ixc_runtime.engine_process.core import EngineCore
+from ixc_runtime.engine_process.description import describe
 from ixc_runtime.engine_process.device import (
     choose_ops,
     chosen_dtype,
     claim,
+    dtype_name,
     free_bytes,
     open_device,
 )
@@ -48,19 +50,15 @@ from ixc_runtime.engine_process.planning import (
 from ixc_runtime.engine_process.runner import MakeRunner, PlainRunner
 from ixc_runtime.engine_process.user_adapters import read_adapter
 from ixc_runtime.errors import (
-    CheckpointInvalid,
     EngineFault,
     MemoryLow,
     RuntimeFault,
 )
-from ixc_runtime.media.geometry import num_image_tokens
 from ixc_runtime.model.decoder import Model
 from ixc_runtime.model.inventory import take_inventory
 from ixc_runtime.model.loader import checkpoint_digest, load_model
-from ixc_runtime.model_info import AdapterInfo, ModelInfo
+from ixc_runtime.model_info import AdapterInfo
 from ixc_runtime.ops.cpu import CpuOps
-from ixc_runtime.prompt.tokenizer import Tokenizer, load_tokenizer, resolve_roles
-from ixc_runtime.request import BASE_ADAPTER
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +133,7 @@ def _build_engine(
     tell(Loading(LoadingStage.CACHE))
     core, context_limit = make_core(model, config, digest=digest)
     adapters = tuple(filter(None, (_take(core, source) for source in config.adapters)))
-    return core, Ready(_model_info(config, model, digest, context_limit, adapters), core.plan)
+    return core, Ready(describe(config, model, digest, context_limit, adapters), core.plan)
 
 
 def _require_memory(config: EngineConfig, model: ModelConfig, folder: Path) -> None:
@@ -176,12 +174,12 @@ def _take(core: EngineCore, source: AdapterSource) -> AdapterInfo | None:
     """
     try:
         adapter = read_adapter(source, core.model, core.adapter_room)
+        core.add_adapter(adapter)
     except RuntimeFault as fault:
         if source.digest is None:
             raise
         _log.error("the adapter %s is not loaded again: %s", source.name, fault.message)
         return None
-    core.add_adapter(adapter)
     return adapter.info
 
 
@@ -206,7 +204,7 @@ def make_core(
         model.config,
         memory,
         backend=model.ops.name,
-        dtype=_dtype_name(model.dtype),
+        dtype=dtype_name(model.dtype),
         dtype_bytes=model.dtype.itemsize,
     )
     core = EngineCore(
@@ -235,66 +233,6 @@ def _tower_for(model: Model, config: EngineConfig) -> Tower | None:
     if model.vision is None or isinstance(model.ops, CpuOps):
         return model.vision
     return GraphedTower(model.vision, most_tiles=tiles_in_a_step(config))
-
-
-def _model_info(
-    config: EngineConfig,
-    model: Model,
-    digest: str,
-    context_limit: int,
-    user_adapters: tuple[AdapterInfo, ...],
-) -> ModelInfo:
-    folder = Path(config.model)
-    settings = load_settings(folder)
-    tokenizer = load_tokenizer(folder)
-    _check_vocabulary(tokenizer, model.config.vocab_size)
-    roles = resolve_roles(tokenizer, settings)
-    name = config.name or folder.resolve().name
-    quantization = model.config.quantization
-    users = {each.name for each in user_adapters}
-    return ModelInfo(
-        name=name,
-        display_name=settings.display_name or name,
-        description=settings.description,
-        digest=digest,
-        context_limit=context_limit,
-        native_context_limit=model.config.max_position_embeddings,
-        vocab_size=model.config.vocab_size,
-        num_layers=model.config.num_layers,
-        adapters=(BASE_ADAPTER, *sorted(model.adapters - users), *sorted(users)),
-        user_adapters=user_adapters,
-        tile_size=model.tower.tile_size if model.tower else None,
-        hd_num_single=settings.hd_num_single,
-        hd_num_several=settings.hd_num_several,
-        hd_num_max=settings.max_hd_num,
-        # A column of single tiles is the dearest shape: each row has a separator.
-        max_image_tokens=(
-            num_image_tokens(1, settings.hd_num_single, model.tower.grid // 2) if model.tower else 0
-        ),
-        stop_token_ids=roles.stop_ids,
-        default_sampling=settings.default_sampling,
-        system_instruction=settings.system_instruction,
-        dtype=_dtype_name(model.dtype),
-        quantization=(
-            f"awq-int{quantization.bits}-g{quantization.group_size}" if quantization else None
-        ),
-    )
-
-
-def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Text must not become ids that the model has no embedding for. Unused control ids may lie
-    beyond (the official tokenizer's do): no text reaches them.
-    """
-    beyond = range(vocab_size, tokenizer.vocab_size)
-    if any(not tokenizer.is_control(token_id) for token_id in beyond):
-        raise CheckpointInvalid(
-            f"the tokenizer makes {tokenizer.vocab_size} ids, the model knows {vocab_size}: "
-            "they do not belong together"
-        )
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def main() -> None:

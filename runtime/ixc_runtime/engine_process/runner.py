@@ -89,6 +89,12 @@ class PlainRunner:
         self._model.remove_adapter(name)
 
     def is_usable(self) -> bool:
+        """On a GPU a kernel that went astray takes the whole context with it."""
+        if self._model.device.type == "cuda":
+            try:
+                torch.cuda.synchronize(self._model.device)
+            except RuntimeError:  # as every later call will
+                return False
         return True
 
     def _batch(self, chunks: Many[Chunk]) -> StepBatch:

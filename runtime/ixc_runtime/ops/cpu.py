@@ -17,13 +17,18 @@ from ixc_runtime.ops import Int4Weight, LowRankPair, Norm, Rotary, Weight
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DecodeGroup:
-    """Sequences of one row each and of similar length; `mask` (n, 1, 1, slots) hides the rest."""
+    """Sequences of one row each and of similar length; `mask` (n, 1, 1, slots) hides the rest.
+
+    `hidden` are the same slots, counted over all pages. They are made zero: what they hold, perhaps
+    a sequence's whose output was not finite, could be NaN, which no mask would hide.
+    """
 
     rows: Tensor | None  # None: the whole step, in order
     pages: Tensor | slice  # flat (n * pages each), or one sequence's consecutive ones
     num_sequences: int
     num_slots: int
-    mask: Tensor | None
+    mask: Tensor | None  # None: all are of one length
+    hidden: Tensor | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,13 +216,13 @@ def _decode_group(
         first = int(tables[0, 0])
         if tables[0].tolist() == list(range(first, first + num_pages)):
             pages = slice(first, first + num_pages)
-    mask = None
+    mask = hidden = None
     if min(lengths) != max(lengths):
         device = page_tables.device
-        mask = torch.arange(max(lengths), device=device) < torch.tensor(
-            lengths, device=device
-        ).unsqueeze(-1)
-        mask = mask[:, None, None, :]
+        ends = torch.tensor(lengths, device=device).unsqueeze(-1)
+        seen = torch.arange(num_pages * page_size, device=device) < ends
+        hidden = (~seen).flatten().nonzero().squeeze(-1)
+        mask = seen[:, None, None, : max(lengths)]
     rows = torch.tensor([query_starts[s] for s in sequences], device=page_tables.device)
     return _DecodeGroup(
         rows=None if whole_step else rows,
@@ -225,13 +230,16 @@ def _decode_group(
         num_sequences=len(sequences),
         num_slots=max(lengths),
         mask=mask,
+        hidden=hidden,
     )
 
 
 def _decode(queries: Tensor, keys: Tensor, values: Tensor, group: _DecodeGroup) -> Tensor:
     """One query row a sequence: the queries that share a KV head stand where its rows would."""
-    k = _gather(keys, group.pages, group.num_sequences)[:, :, : group.num_slots]
-    v = _gather(values, group.pages, group.num_sequences)[:, :, : group.num_slots]
+    k, v = (
+        _gather(pages, group.pages, group.num_sequences, group.hidden)[:, :, : group.num_slots]
+        for pages in (keys, values)
+    )
     out = scaled_dot_product_attention(queries, k, v, attn_mask=group.mask)
     return out.reshape(group.num_sequences, -1)
 
@@ -253,8 +261,15 @@ def _prefill(queries: Tensor, keys: Tensor, values: Tensor, chunk: _PromptChunk)
     return out.permute(2, 0, 1, 3).reshape(queries.shape[0], -1)
 
 
-def _gather(arena: Tensor, pages: Tensor | slice, num_sequences: int) -> Tensor:
+def _gather(
+    arena: Tensor, pages: Tensor | slice, num_sequences: int, hidden: Tensor | None = None
+) -> Tensor:
     """Pages of one layer as (sequences, kv_heads, slots, head_dim)."""
-    chosen = arena[pages] if isinstance(pages, slice) else arena.index_select(0, pages)
     kv_heads, head_dim = arena.shape[-2:]
+    if isinstance(pages, slice):
+        chosen = arena[pages]
+    else:
+        chosen = arena.index_select(0, pages)
+        if hidden is not None:
+            chosen.view(-1, kv_heads, head_dim).index_fill_(0, hidden, 0)
     return chosen.view(num_sequences, -1, kv_heads, head_dim).transpose(1, 2)

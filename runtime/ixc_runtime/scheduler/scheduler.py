@@ -59,6 +59,20 @@ class Scheduler:
     def find(self, sequence_id: str) -> Sequence | None:
         return next((each for each in self if each.sequence_id == sequence_id), None)
 
+    def wanting(self, image_key: bytes) -> list[Sequence]:
+        """Those of the batch that have slots of this picture still to be computed."""
+        return [
+            sequence
+            for sequence in self._running
+            if any(image.key == image_key for image in sequence.missing_images)
+        ]
+
+    def next_image(self, has_features: Callable[[bytes], bool]) -> bytes | None:
+        """The picture, by its key, that the oldest prompt of the batch will have to wait for."""
+        prompt = next((each for each in self._running if not each.is_decoding), None)
+        keys = (image.key for image in prompt.missing_images) if prompt else ()
+        return next((key for key in keys if not has_features(key)), None)
+
     @property
     def first_waiting(self) -> Sequence | None:
         return self._waiting[0] if self._waiting else None

@@ -48,6 +48,7 @@ class Sequence:
     num_computed: int = 0
     encoded_tiles: int = 0
     wanted_images: list[bytes] = field(default_factory=list)  # keys this sequence holds on to
+    awaited_images: set[bytes] = field(default_factory=set)  # those that were not encoded before
     table: PageTable | None = None  # set when the sequence is admitted
 
     def __post_init__(self) -> None:

@@ -12,10 +12,12 @@ from ixc_runtime.engine_process.adapter_room import AdapterRoom
 from ixc_runtime.engine_process.core import EngineCore
 from ixc_runtime.engine_process.messages import AdapterSource, EngineConfig
 from ixc_runtime.engine_process.process import make_core
+from ixc_runtime.engine_process.runner import MakeRunner, PlainRunner
 from ixc_runtime.engine_process.user_adapters import read_adapter
 from ixc_runtime.errors import AdapterIdTaken, AdapterUnavailable, MemoryLow
 from ixc_runtime.model.loader import load_model
 from ixc_runtime.model_info import AdapterInfo
+from tests.fakes.ahead_runner import AheadRunner
 from tests.fakes.engine_driver import EngineDriver
 from tests.fakes.tiny_checkpoint import TinyModel, write_tiny_checkpoint
 from tests.fakes.tiny_peft import TinyAdapter, write_tiny_adapter
@@ -34,10 +36,12 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def made_core(folder: Path, adapter_bytes: int | None) -> EngineCore:
+def made_core(
+    folder: Path, adapter_bytes: int | None, runner: MakeRunner = PlainRunner
+) -> EngineCore:
     model = load_model(write_tiny_checkpoint(folder / "model", MODEL))
     config = EngineConfig(model="", kv_bytes=1 << 22, adapter_bytes=adapter_bytes)
-    core, _ = make_core(model, config, digest="digest")
+    core, _ = make_core(model, config, digest="digest", make_runner=runner)
     return core
 
 
@@ -109,6 +113,37 @@ def test_one_that_came_too_late_leaves_the_room_of_the_next(folders: Path) -> No
         take(core, folders, "dogs")
     core.add_adapter(following)
     assert "cats" in core.model.adapters
+
+
+@pytest.mark.parametrize("runner", [PlainRunner, AheadRunner])
+@pytest.mark.parametrize("after_steps", [0, 1, 2, 5])
+def test_one_that_goes_while_a_step_with_it_is_on_its_way(
+    folders: Path, runner: MakeRunner, after_steps: int
+) -> None:
+    """Whoever asks for it fails, waiting or running; a neighbour does not notice, and another may
+    have the name and the room at once.
+    """
+    core = made_core(folders, size_of_cats(folders), runner)
+    driver = EngineDriver(core)
+    alone = driver.ids("alone", [1, 2, 3], max_output=12)
+    take(core, folders, "cats")
+    driver.submit("neighbour", [1, 2, 3], max_output=12)
+    driver.submit("cats", [1, 2, 3, 4], adapter="cats", max_output=12)
+    for _ in range(after_steps):
+        driver.step()
+    core.remove_adapter("cats")
+    take(core, folders, "dogs", "cats")
+    driver.submit("dogs", [1, 2, 3, 4], adapter="cats", max_output=12)
+    outcomes = driver.run()
+
+    failed = outcomes["cats"].failed
+    assert failed is not None
+    assert failed.reason == "ADAPTER_UNAVAILABLE"
+    assert outcomes["neighbour"].ids == alone
+    other = EngineDriver(made_core(folders, None, runner))
+    take(other.core, folders, "dogs")
+    assert outcomes["dogs"].ids == other.ids("dogs", [1, 2, 3, 4], adapter="dogs", max_output=12)
+    assert core.load.pages_used == 0
 
 
 def test_the_device_has_the_last_word(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,7 @@ def test_the_prompts_differ_in_what_they_produce(alone: dict[str, list[int]]) ->
     tiles=st.integers(1, 4),
     arrivals=st.lists(st.integers(0, 6), min_size=len(PROMPTS), max_size=len(PROMPTS)),
     reuse=st.booleans(),
+    feature_bytes=st.sampled_from([0, 1 << 20]),
     runner=st.sampled_from(list(RUNNERS.values())),
 )
 @settings(
@@ -126,6 +127,7 @@ def test_ids_do_not_depend_on_batch_chunking_or_cache(
     tiles: int,
     arrivals: list[int],
     reuse: bool,
+    feature_bytes: int,
     runner: MakeRunner,
 ) -> None:
     """Any order of arrival, any chunk size, cached or not, one step ahead or not: every request's
@@ -138,6 +140,7 @@ def test_ids_do_not_depend_on_batch_chunking_or_cache(
         max_step_tokens=step_tokens,
         tiles_per_step=tiles,
         reuse_prefixes=reuse,
+        feature_bytes=feature_bytes,
         runner=runner,
     )
     for name, steps in zip(order, arrivals, strict=True):
@@ -227,6 +230,23 @@ def test_tiles_count_for_whom_they_were_encoded(engine: Callable[..., EngineDriv
     }
     assert told["again"].vision_seconds == 0.0
     assert min(told["twice"].vision_seconds, told["partly"].vision_seconds) > 0.0
+
+
+def test_pictures_wait_for_their_prompts_as_pixels(engine: Callable[..., EngineDriver]) -> None:
+    """Features take the device's memory: without a budget only those of the prompt whose turn it
+    is are there, and every prompt has its turn.
+    """
+    driver = engine(max_batch=6, max_step_tokens=8, tiles_per_step=26, feature_bytes=0)
+    pictures = [Picture(seed=seed, wide=2) for seed in range(6)]
+    for index, picture in enumerate(pictures):
+        driver.submit(f"{index}", [1, picture, 40, Picture(seed=90 + index), 41])
+    most = 0
+    while driver.step():
+        most = max(most, sum(driver.core._images.has(picture.key) for picture in pictures))
+
+    assert driver.num_renderings == 12
+    assert all(outcome.finished for outcome in driver.outcomes.values())
+    assert most <= 2  # of a prompt that is through, and of the next
 
 
 def test_pictures_that_were_encoded_while_others_were_waited_for(

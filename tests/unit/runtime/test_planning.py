@@ -185,6 +185,24 @@ def test_what_was_asked_for_is_needed() -> None:
         require(40 * GIB, tiles_per_step=0)
 
 
+@given(st.integers(40 * GIB, 200 * GIB), st.integers(0, 2 * GIB))
+def test_an_engine_that_starts_again_finds_room_for_what_the_first_one_had(
+    free_bytes: int, tower_bytes: int
+) -> None:
+    """Whatever its tower really takes: what was left is neither refused beforehand nor in the plan,
+    which is the same again.
+    """
+    before = free_bytes - 22 * GIB - tower_bytes
+    first, context = plan(device="cuda", free_bytes=before, tower_bytes=tower_bytes)
+    again = {"kv_bytes": first.kv_bytes, "adapter_bytes": first.adapter_room_bytes}
+
+    require(free_bytes, device="cuda", **again)
+    assert plan(device="cuda", free_bytes=before, tower_bytes=tower_bytes, **again) == (
+        first,
+        context,
+    )
+
+
 @pytest.mark.parametrize("page_size", [8, 24])
 def test_pages_that_the_kernels_cannot_read_are_refused(page_size: int) -> None:
     """Plain torch reads any, on whatever device."""
