@@ -30,6 +30,8 @@ _MAX_BATCH = {"cpu": 16, "cuda": 256}
 # Of a GPU, for users' adapters: one of rank 64 takes 300 MB of the 7B model's.
 _MOST_ADAPTER_BYTES = 2 * _GIB
 _ADAPTER_SHARE = 16
+# What is free differs a little between two starts, and a replaced engine is to have the same cache.
+_SPARE_SHARE = 100
 # A cache of fewer tokens is of no use.
 _LEAST_TOKENS = 1024
 # Libraries' workspaces, kernels' code and the graphs' own nodes.
@@ -216,7 +218,7 @@ def _adapter_room(config: EngineConfig, left_bytes: int) -> int | None:
 def _kv_bytes(config: EngineConfig, left_bytes: int, context_bytes: int) -> int:
     left_bytes = max(left_bytes, 0)
     if device_kind(config.device) == "cuda":
-        return left_bytes  # the card is ours
+        return left_bytes - left_bytes // _SPARE_SHARE  # the card is ours
     # Room for a few contexts, but never so much that the rest of the machine suffers.
     return min(max(_GIB, context_bytes), left_bytes * 4 // 10)
 

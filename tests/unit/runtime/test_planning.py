@@ -102,11 +102,11 @@ def test_a_card_that_steps_alone_would_fill_is_refused_with_the_numbers() -> Non
     adapter_bytes=st.none() | st.integers(0, 4 * GIB),
     max_batch=st.integers(1, 512),
 )
-def test_a_gpu_is_divided_to_its_last_byte_and_no_further(
+def test_a_gpu_is_divided_and_a_hundredth_of_its_cache_spared(
     free_bytes: int, adapter_bytes: int | None, max_batch: int
 ) -> None:
-    """Steps, users' adapters and the cache take what is free beside weights and tower, less than a
-    page of it left.
+    """Steps, users' adapters and the cache take what is free beside weights and tower, but for less
+    than a page and what free memory may differ by at the next start.
     """
     made, _ = plan(
         device="cuda",
@@ -117,7 +117,8 @@ def test_a_gpu_is_divided_to_its_last_byte_and_no_further(
         max_batch=max_batch,
     )
     left = 22 * GIB + GIB + free_bytes - made.total_bytes
-    assert 0 <= left < made.bytes_per_token * made.page_size
+    spared = (left + made.kv_bytes) // 100
+    assert spared <= left < spared + made.bytes_per_token * made.page_size + 2
     assert made.adapter_room_bytes == adapter_bytes or adapter_bytes is None
 
 
@@ -189,15 +190,16 @@ def test_what_was_asked_for_is_needed() -> None:
 def test_an_engine_that_starts_again_finds_room_for_what_the_first_one_had(
     free_bytes: int, tower_bytes: int
 ) -> None:
-    """Whatever its tower really takes: what was left is neither refused beforehand nor in the plan,
-    which is the same again.
+    """Whatever its tower really takes, and with a little less free: what was left is neither refused
+    beforehand nor in the plan, which is the same again.
     """
     before = free_bytes - 22 * GIB - tower_bytes
     first, context = plan(device="cuda", free_bytes=before, tower_bytes=tower_bytes)
     again = {"kv_bytes": first.kv_bytes, "adapter_bytes": first.adapter_room_bytes}
+    taken = first.kv_bytes // 100  # by somebody else
 
-    require(free_bytes, device="cuda", **again)
-    assert plan(device="cuda", free_bytes=before, tower_bytes=tower_bytes, **again) == (
+    require(free_bytes - taken, device="cuda", **again)
+    assert plan(device="cuda", free_bytes=before - taken, tower_bytes=tower_bytes, **again) == (
         first,
         context,
     )
