@@ -142,8 +142,10 @@ class Steps:
             if chunk.sequence.table is None:
                 continue  # it ended while the step was on its way
             if chunk.yields_token and sampled is None:
-                # So may what this step has written: its pages are not to be found.
+                # Nor, perhaps, is what this step has written, or what it has found cached: neither
+                # is to be found again.
                 self.fail(chunk.sequence, EngineFault("the model's output is not finite"))
+                self._scheduler.cache.forget()
                 continue
             self._scheduler.landed(chunk)
             if chunk.ends_prompt:

@@ -16,6 +16,7 @@ from ixc_runtime.engine_process.planning import bytes_per_token
 from ixc_runtime.engine_process.process import make_core
 from ixc_runtime.engine_process.runner import MakeRunner, PlainRunner
 from ixc_runtime.model.decoder import Model
+from ixc_runtime.model.kv_arena import KvArena
 from ixc_runtime.model.loader import load_model
 from ixc_runtime.request import FinishReason, SamplingParams
 from tests.fakes.ahead_runner import AheadRunner
@@ -477,6 +478,32 @@ def test_pages_of_an_output_that_is_not_finite_are_not_found_again(
     assert driver.core.load.pages_indexed == 0
     submit(driver, "text")
     assert driver.run()["text"].ids == alone["text"]
+
+
+def test_a_cached_prefix_that_is_spoilt_fails_one_request_only(
+    engine: Callable[..., EngineDriver],
+    alone: dict[str, list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it has found is forgotten with it: the next one computes the same prompt anew."""
+    driver = engine()
+    forward = driver.core.model.forward
+    arenas = []
+
+    def watched(batch: object, arena: KvArena) -> torch.Tensor:
+        arenas.append(arena)
+        return forward(batch, arena)
+
+    monkeypatch.setattr(driver.core.model, "forward", watched)
+    submit(driver, "web")
+    driver.run()
+    arenas[0].keys[:] = torch.nan
+    arenas[0].values[:] = torch.nan
+
+    submit(driver, "web")
+    assert driver.run()["web"].failed is not None
+    submit(driver, "web")
+    assert driver.run()["web"].ids == alone["web"]
 
 
 def test_a_step_that_raises_fails_its_sequences_and_the_engine_goes_on(

@@ -190,8 +190,8 @@ def test_what_was_asked_for_is_needed() -> None:
 def test_an_engine_that_starts_again_finds_room_for_what_the_first_one_had(
     free_bytes: int, tower_bytes: int
 ) -> None:
-    """Whatever its tower really takes, and with a little less free: what was left is neither refused
-    beforehand nor in the plan, which is the same again.
+    """Whatever its tower really takes, and with a little less free: what was left is neither
+    refused beforehand nor in the plan, which is the same again.
     """
     before = free_bytes - 22 * GIB - tower_bytes
     first, context = plan(device="cuda", free_bytes=before, tower_bytes=tower_bytes)
