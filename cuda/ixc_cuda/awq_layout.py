@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 NIBBLES = 8
@@ -52,7 +54,14 @@ class RoundedLinear:
         """What they stand for, float32 [out, in]: equal to `dequantize` of the packed tensors."""
         import torch
 
-        return ((self.q - self.zeros) * self.scales.to(torch.float32)).flatten(1)
+        return (self.q - self.zeros).mul_(self.scales.to(torch.float32)).flatten(1)
+
+    def split(self, rows: "Sequence[int]") -> "list[RoundedLinear]":
+        """Linears of so many rows each, which stood one above the other."""
+        import torch
+
+        parts = (torch.split(each, list(rows)) for each in (self.q, self.zeros, self.scales))
+        return [RoundedLinear(q=q, zeros=z, scales=s) for q, z, s in zip(*parts, strict=True)]
 
 
 def pack(values: "Tensor") -> "Tensor":
@@ -112,7 +121,7 @@ def round_to_levels(
     low, high = limits or (groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True))
     scales = (high - low).clamp(min=1e-5) / LEVELS
     zeros = (-torch.round(low / scales)).clamp(0, LEVELS)
-    q = (torch.round(groups / scales) + zeros).clamp(0, LEVELS)
+    q = (groups / scales).round_().add_(zeros).clamp_(0, LEVELS)
     return RoundedLinear(q=q, zeros=zeros, scales=scales.to(torch.float16))
 
 

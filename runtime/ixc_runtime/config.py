@@ -289,6 +289,21 @@ def _torch_dtype(reader: ObjectReader) -> str:
     return str(value)
 
 
+# What other tools (AutoAWQ, transformers) note beside the layout: how it was made, how they would
+# run it, what they left alone. Which linears are rounded, and how, the tensors say themselves.
+_AWQ_NOTES = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        act_group_aware backend batch_size block_name_to_quantize cache_block_outputs damp_percent
+        dataset do_fuse exllama_config fuse_max_seq_len max_input_length meta model_seqlen
+        module_name_preceding_first_block modules_in_block_to_quantize modules_to_fuse
+        modules_to_not_convert pad_token_id sym tokenizer true_sequential
+        """,
+    )
+)
+
+
 def _quantization(reader: ObjectReader) -> AwqConfig | None:
     if reader.peek("quantization_config") is None:
         reader.take("quantization_config", None)
@@ -299,15 +314,16 @@ def _quantization(reader: ObjectReader) -> AwqConfig | None:
     quantization.fixed("quant_method", "awq")
     quantization.fixed("bits", 4)
     quantization.fixed("version", "gemm", default="gemm")
+    quantization.fixed("format", "gemm", default="gemm")
+    quantization.fixed("desc_act", False, default=False)
     quantization.fixed("zero_point", True, default=True)
-    quantization.fixed("modules_to_not_convert", None, default=None)
     group_size = quantization.take("group_size", None)
     if type(group_size) is not int or group_size not in AWQ_GROUP_SIZES:
         raise CheckpointUnsupported(
             f"{quantization.file}: group_size is {group_size!r}; "
             f"{', '.join(map(str, AWQ_GROUP_SIZES))} are served"
         )
-    quantization.close()
+    quantization.close(harmless=_AWQ_NOTES)
     return AwqConfig(bits=4, group_size=group_size, zero_point=True, version="gemm")
 
 

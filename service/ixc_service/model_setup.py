@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ixc_runtime.config import CONFIG_NAME
 from ixc_runtime.errors import CheckpointError, CheckpointMissing, DiskFault
 from ixc_runtime.models_root import ModelsRoot, NamedFolders
 from ixc_service.catalogue import Catalogue
@@ -31,7 +32,8 @@ def first_model(settings: Settings) -> tuple[Path, str]:
     ((name, folder),) = outside_models(settings).items()
     if settings.models_root is not None:
         namesake = settings.models_root.expanduser() / name
-        if namesake.is_dir() and not namesake.samefile(folder):
+        # A folder that is no model, as this repository's models/demo, is in nobody's way.
+        if (namesake / CONFIG_NAME).is_file() and not namesake.samefile(folder):
             raise SettingsError(
                 f"model: {folder} would be served as models/{name}, which the models root has "
                 "already; give it another name, as in --model-name NAME"

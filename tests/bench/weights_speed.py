@@ -15,16 +15,18 @@ then measures, each part in a process of its own so that its memory is its own:
 Both write as jobs do: hashed, synced and journalled file by file. What a job does before and after
 (hashing its inputs, reading back, comparing) is not in the figures.
 
-Needs 42 GB of disk; every part removes what it wrote but the checkpoint. The figures are written
-after each part, so that a run that is cut off keeps what it has found. Random weights say nothing
-about quality: `relative_error` in the output is of no meaning here. Smaller sizes by --layers,
---hidden and so on try the script out.
+Needs 42 GB of disk; every part removes what it wrote but the checkpoint. Every few seconds it says
+how far it is. The figures are written after each stage (a repeat, a layer), so that a run that is
+cut off keeps what it has found: a part that was not finished has no `time`. What an earlier run
+with the same settings has found of other parts stays in the file. Random weights say nothing about
+quality: `relative_error` in the output is of no meaning here. Smaller sizes by --layers, --hidden
+and so on try the script out.
 """
 
 import argparse
 import hashlib
-import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -45,13 +47,15 @@ from ixc_runtime.weights.merge import merge
 from ixc_runtime.weights.source import Source
 from ixc_runtime.weights.walk import Passage
 from tests.bench.full_size_checkpoint import add_sizes, sizes_of, write_checkpoint
-from tests.bench.record import RESULTS, Goal, Measurement, show, write
+from tests.bench.record import RESULTS, Goal, Measurement, show
+from tests.bench.unattended import Figures, Pulse, earlier, gib_under, in_own_process, keep, say
 
 PARTS = ("make", "ceiling", "merge", "quantize")
 MERGE_SECONDS, DISK_FACTOR = 60.0, 1.3
 QUANTIZE_SECONDS, DEVICE_GIB = 300.0, 24.0
-TELL_SECONDS = 5.0
 CONTEXT_GIB = 1.0  # of the device's memory, which CUDA takes for itself
+# What may differ between runs whose figures stand side by side.
+_NO_SETTINGS = ("only", "parts", "repeats", "folder", "output")
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -74,26 +78,43 @@ def main() -> int:
     args = arguments().parse_args()
     if args.only:
         within_a_card(args)
-        print(json.dumps(_RUN[args.only](args)))
+        pulse = Pulse(args.only, beside=lambda: taken(args))
+        with pulse.beating():
+            _RUN[args.only](args, pulse)
         return 0
-    figures: dict[str, dict[str, list[float]]] = {}
+    figures = earlier(args.output, settings_of(args))
     failed = []
     for part in args.parts.split(","):
         print(f"== {part}", flush=True)
+        figures.pop(part, None)
         try:
-            figures[part] = in_own_process(part)
+            for found in in_own_process(command_of(part)):
+                figures[part] = found
+                record(args, figures)
         except subprocess.CalledProcessError as error:
             print(f"   failed: exit status {error.returncode}", flush=True)
             failed.append(part)
-        else:
-            measurements, goals = record(args, figures)
-    if figures:
-        show(measurements, goals)
+        for name, values in figures.get(part, {}).items():
+            print(f"   {name}: {', '.join(f'{value:.2f}' for value in values[:8])}", flush=True)
+    show(*record(args, figures))
+    print(f"written to {args.output}")
     return 1 if failed else 0
 
 
+def command_of(part: str) -> list[str]:
+    return [sys.executable, "-m", "tests.bench.weights_speed", *sys.argv[1:], "--only", part]
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, str]:
+    settings = {name: str(value) for name, value in vars(args).items() if name not in _NO_SETTINGS}
+    settings["torch"] = torch.__version__
+    if torch.cuda.is_available():
+        settings["gpu"] = torch.cuda.get_device_name()
+    return settings
+
+
 def record(
-    args: argparse.Namespace, figures: Mapping[str, Mapping[str, list[float]]]
+    args: argparse.Namespace, figures: Mapping[str, Figures]
 ) -> tuple[list[Measurement], list[Goal]]:
     """Writes all that is known by now."""
     measurements = [
@@ -102,22 +123,8 @@ def record(
         for name, values in of_part.items()
     ]
     goals = list(goals_of({each.name: each for each in measurements}))
-    settings = {name: str(value) for name, value in vars(args).items() if name != "only"}
-    settings["torch"] = torch.__version__
-    if torch.cuda.is_available():
-        settings["gpu"] = torch.cuda.get_device_name()
-    write(args.output, measurements, goals, settings)
+    keep(args.output, measurements, goals, settings_of(args))
     return measurements, goals
-
-
-def in_own_process(part: str) -> dict[str, list[float]]:
-    """The part's figures: the last line it prints."""
-    command = [sys.executable, "-m", "tests.bench.weights_speed", *sys.argv[1:], "--only", part]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    figures: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
-    for name, values in figures.items():
-        print(f"   {name}: {', '.join(f'{value:.2f}' for value in values[:8])}", flush=True)
-    return figures
 
 
 def within_a_card(args: argparse.Namespace) -> None:
@@ -149,32 +156,37 @@ def goals_of(measured: Mapping[str, Measurement]) -> Iterator[Goal]:
         yield Goal(name=f"{DEVICE_GIB:.0f} GiB / quantize, device peak", ratio=ratio, at_least=1)
 
 
-def make(args: argparse.Namespace) -> dict[str, list[float]]:
+def make(args: argparse.Namespace, pulse: Pulse) -> None:
+    pulse.at = "writing the checkpoint"
     began = time.perf_counter()
     total = write_checkpoint(args.folder / "source", sizes_of(args), device=args.device)
-    return {"time": [time.perf_counter() - began], "size GiB": [total / 2**30]}
+    say({"time": [time.perf_counter() - began], "size GiB": [total / 2**30]})
 
 
 # ---- what is measured
 
 
 class Clock:
-    """A Report that notes when each layer was done, and tells how far it is now and then."""
+    """A Report that notes when each layer was done, and hands it on."""
 
-    def __init__(self) -> None:
-        self._last = self._told = time.perf_counter()
+    def __init__(
+        self, pulse: Pulse, layer_done: Callable[[list[float]], None] = lambda seconds: None
+    ) -> None:
+        self._pulse = pulse
+        self._layer_done = layer_done
+        self._last = time.perf_counter()
         self.layers: list[float] = []
 
     def stage(self, name: str, *, index: int, count: int) -> None:
         self._last = time.perf_counter()
+        self._pulse.at = name
 
     def item(self, name: str, *, done: int, total: int) -> None:
         now = time.perf_counter()
-        if name.startswith("model.layers."):
+        self._pulse.at = f"{name} done, {done / total:.0%}"
+        if re.fullmatch(r"model\.layers\.\d+", name):
             self.layers.append(now - self._last)
-        if now - self._told > TELL_SECONDS:
-            self._told = now
-            print(f"{name}: {done / total:.0%}", file=sys.stderr, flush=True)
+            self._layer_done(self.layers)
         self._last = now
 
     def metric(self, *, layer: str, name: str, value: float) -> None:
@@ -211,7 +223,7 @@ def staged(folder: Path) -> Iterator[StagedOutput]:
         yield StagedOutput(staging, lambda: None)
 
 
-def ceiling(args: argparse.Namespace) -> dict[str, list[float]]:
+def ceiling(args: argparse.Namespace, pulse: Pulse) -> None:
     """The merge's bytes by plain writes of files as large; the checkpoint's by plain reads."""
     kept = sum(
         entry.num_bytes
@@ -220,8 +232,9 @@ def ceiling(args: argparse.Namespace) -> dict[str, list[float]]:
     )
     file_bytes = MergeSettings().max_shard_bytes
     block = memoryview(os.urandom(64 << 20))
-    writes, reads, hashes = [], [], []
+    figures: Figures = {}
     for _ in range(args.repeats):
+        pulse.at = "writing"
         with scratch(args.folder / "plain") as folder:
             began, left = time.perf_counter(), kept
             while left:
@@ -231,46 +244,56 @@ def ceiling(args: argparse.Namespace) -> dict[str, list[float]]:
                         stream.write(block[: size - start])
                 synced(path)
                 left -= size
-            writes.append(time.perf_counter() - began)
+            note(figures, "write", time.perf_counter() - began)
+            note(figures, "write rate GB/s", kept / 1e9 / figures["write"][-1])
+            say(figures)
+        pulse.at = "reading"
         began = time.perf_counter()
         buffer = bytearray(64 << 20)
         for path in sorted((args.folder / "source").glob("*.safetensors")):
             with path.open("rb", buffering=0) as stream:
                 while stream.readinto(buffer):
                     pass
-        reads.append(time.perf_counter() - began)
+        note(figures, "read", time.perf_counter() - began)
         began = time.perf_counter()
         hashlib.sha256(block)
-        hashes.append(len(block) / 1e9 / (time.perf_counter() - began))
-    rates = [kept / 1e9 / seconds for seconds in writes]
-    return {"write": writes, "write rate GB/s": rates, "read": reads, "hash rate GB/s": hashes}
+        note(figures, "hash rate GB/s", len(block) / 1e9 / (time.perf_counter() - began))
+        say(figures)
 
 
-def merging(args: argparse.Namespace) -> dict[str, list[float]]:
+def merging(args: argparse.Namespace, pulse: Pulse) -> None:
     settings = MergeSettings(task="write", dtype="bfloat16", device=args.device)
-    seconds, gib = [], []
+    figures: Figures = {}
     for _ in range(args.repeats):
         with staged(args.folder / "merged") as output:
             began = time.perf_counter()
-            summary = merge(args.folder / "source", output, settings, Clock())
-            seconds.append(time.perf_counter() - began)
-            gib.append(summary.num_bytes / 2**30)
-    return {"time": seconds, "size GiB": gib, **peaks(args)}
+            summary = merge(args.folder / "source", output, settings, Clock(pulse))
+            note(figures, "time", time.perf_counter() - began)
+            note(figures, "size GiB", summary.num_bytes / 2**30)
+        say(figures | peaks(args))
 
 
-def quantizing(args: argparse.Namespace) -> dict[str, list[float]]:
+def quantizing(args: argparse.Namespace, pulse: Pulse) -> None:
     settings = QuantizeSettings(group_size=args.group_size, device=args.device)
-    source, clock = Source(args.folder / "source"), Clock()
+    source = Source(args.folder / "source")
+    began = time.perf_counter()
+
+    def so_far(layers: list[float]) -> Figures:
+        passed = time.perf_counter() - began
+        return {"time of a layer": layers, "time so far": [passed], **peaks(args)}
+
+    clock = Clock(pulse, lambda layers: say(so_far(layers)))
     with staged(args.folder / "quantised") as output:
-        began = time.perf_counter()
+        pulse.at = "making passages"
         summary = quantize_over(tuple(passages(args)), source, output, settings, clock)
         seconds = time.perf_counter() - began
-    return {
-        "time": [seconds],
-        "time of a layer": clock.layers,
-        "size GiB": [summary.num_bytes / 2**30],
-        **peaks(args),
-    }
+    layers = so_far(clock.layers) | {"size GiB": [summary.num_bytes / 2**30]}
+    del layers["time so far"]
+    say({"time": [seconds], **layers})
+
+
+def note(figures: Figures, name: str, value: float) -> None:
+    figures.setdefault(name, []).append(value)
 
 
 def passages(args: argparse.Namespace) -> Iterator[Passage]:
@@ -287,7 +310,15 @@ def passages(args: argparse.Namespace) -> Iterator[Passage]:
         yield Passage(token_ids=(*[-1] * 841, *ids(40)), canvases=(noise,), judged=slice(841, 880))
 
 
-def peaks(args: argparse.Namespace) -> dict[str, list[float]]:
+def taken(args: argparse.Namespace) -> str:
+    """Of disk and device, for whoever watches."""
+    texts = [f"{gib_under(args.folder):.1f} GiB on disk"]
+    if "cuda" in args.device:
+        texts.append(f"{torch.cuda.memory_reserved() / 2**30:.1f} GiB of the device")
+    return ", ".join(texts)
+
+
+def peaks(args: argparse.Namespace) -> Figures:
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     device = used = 0.0
     if "cuda" in args.device:
@@ -296,7 +327,7 @@ def peaks(args: argparse.Namespace) -> dict[str, list[float]]:
     return {"host peak GiB": [host], "device peak GiB": [device], "device in use GiB": [used]}
 
 
-_RUN: Mapping[str, Callable[[argparse.Namespace], dict[str, list[float]]]] = {
+_RUN: Mapping[str, Callable[[argparse.Namespace, Pulse], None]] = {
     "make": make,
     "ceiling": ceiling,
     "merge": merging,

@@ -1,6 +1,10 @@
 """The Python client and the command line, with a real server's long work."""
 
 import asyncio
+import os
+import signal
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +15,7 @@ import ixc_client
 from ixc_cli.main import main
 from ixc_cli.outcome import Exit
 from ixc_runtime.models_root import ModelsRoot
+from ixc_runtime.models_root.staging import Mark
 from tests.fakes.running_server import Served, running_server
 from tests.fakes.tcp_proxy import TcpProxy
 from tests.fakes.tiny_models_root import SOURCE, write_models_root
@@ -187,12 +192,55 @@ def test_working_offline(root: Path, capsys: Out) -> None:
 
 
 def test_offline_leftovers(root: Path, capsys: Out) -> None:
-    """Of a command that was killed are cleared by the next one."""
+    """Of work that died are cleared at once; of a command that died with it, by the next one,
+    which says that it starts anew.
+    """
     (root / SOURCE / "die-3").write_text("always")
     arguments = ["merge-lora", SOURCE, "made", "--task", "web", "--models-root", str(root)]
     assert main(arguments) == Exit.FAILED
     assert "WORKER_LOST" in capsys.readouterr().err
     assert list((root / ".ixc-jobs").iterdir()) == []
+    (root / SOURCE / "die-3").unlink()
+    mark = Mark(job="offline-0", owner="offline", output="made", identity="")
+    with ModelsRoot(root).stage(mark) as staging:
+        staging.write("a.bin", [b"half of it"])
+    assert main(arguments) == Exit.OK
+    assert "cleared what 1 interrupted before; this starts anew" in capsys.readouterr().err
+    assert list((root / ".ixc-jobs").iterdir()) == []
+
+
+def test_a_folder_in_the_root_that_is_no_model(
+    root: Path, tmp_path: Path, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Does not stand for `demo`: beside this README `models` holds the demo model's source code."""
+    (root / SOURCE).rename(tmp_path / "built")
+    (root / "demo" / "drawing").mkdir(parents=True)
+    monkeypatch.setattr("ixc_cli.demo_model.build", lambda: tmp_path / "built")
+    monkeypatch.setattr("ixc_runtime.jobs.host.WORKER_MODULE", "ixc_runtime.jobs.worker")
+    arguments = ["merge-lora", "demo", "made", "--task", "web", "--models-root", str(root)]
+    assert main([*arguments, "--validate-only"]) == Exit.OK
+    assert "would take up to" in capsys.readouterr().err
+
+
+def test_stopping_work_offline(root: Path, capsys: Out) -> None:
+    """By Ctrl-C: nothing is left, and so it is said. The next command has nothing to clear."""
+    (root / SOURCE / "hold-2").touch()
+
+    def interrupt() -> None:
+        while not list(root.glob(".ixc-jobs/*/model/config.json")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    arguments = ["merge-lora", SOURCE, "made", "--task", "web", "--models-root", str(root)]
+    assert main(arguments) == Exit.INTERRUPTED
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.endswith("stopped; nothing is left of it\n")
+    assert list((root / ".ixc-jobs").iterdir()) == []
+    assert not (root / "made").exists()
+    (root / SOURCE / "hold-2").unlink()
+    assert main(arguments) == Exit.OK
+    assert "cleared" not in capsys.readouterr().err
 
 
 def test_offline_wishes(root: Path, tmp_path: Path, capsys: Out) -> None:

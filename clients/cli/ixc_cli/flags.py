@@ -1,6 +1,7 @@
 """Flags that several commands share: where the server is, what the prompt is, how to sample."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,6 +45,16 @@ def connect(args: argparse.Namespace) -> ixc_client.Client:
         return ixc_client.launch(args.model)
     tls = ixc_client.Tls(root_certificates=args.ca) if args.tls or args.ca else None
     return ixc_client.Client(args.server or DEFAULT_SERVER, tls=tls)
+
+
+def server_text(args: argparse.Namespace) -> str:
+    """The flags that lead to the same server, for another command; "" is the usual one."""
+    words = ["--server", args.server] if args.server else []
+    if args.tls:
+        words.append("--tls")
+    if args.ca:
+        words += ["--ca", str(args.ca)]
+    return "".join(f"{word} " for word in map(shlex.quote, words))
 
 
 def model(args: argparse.Namespace) -> str:

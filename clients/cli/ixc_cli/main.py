@@ -83,5 +83,6 @@ def _version() -> str:
 
 
 def _report(message: str, status: Exit) -> int:
-    print(f"ixc: {message}", file=sys.stderr)
+    if message:
+        print(f"ixc: {message}", file=sys.stderr)
     return status

@@ -54,7 +54,8 @@ def run(argv: Sequence[str]) -> int:
             max_relative_difference=args.max_difference,
             min_top1_agreement=args.min_top1,
         )
-        return follow(stream, title, limits=_LIMITS)
+        server = flags.server_text(args)
+        return follow(ixc, stream, title, server=server, limits=_LIMITS, with_load=args.load)
 
 
 def _offline(args: argparse.Namespace, title: str) -> int:

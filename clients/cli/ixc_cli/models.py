@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> int:
             from ixc_cli.following import follow
 
             stream = ixc.weights.load(args.load, make_default=args.default)
-            return follow(stream, f"loading {args.load}")
+            return follow(ixc, stream, f"loading {args.load}", server=flags.server_text(args))
         if args.unload:
             print(ixc.weights.unload(args.unload).state)
             return Exit.OK

@@ -42,7 +42,11 @@ def run_job(
     spec = _spec(work, root=root, model=model, output=output, overwrite=overwrite, device=device)
     try:
         models = ModelsRoot(root)
-        models.recover(_OWNER)
+        if cleared := models.recover(_OWNER):
+            print(
+                f"cleared what {len(cleared)} interrupted before; this starts anew",
+                file=sys.stderr,
+            )
         estimate = preflight(spec)
         if validate_only:
             print(f"would take up to {size_text(estimate.required_bytes)}", file=sys.stderr)
@@ -53,6 +57,7 @@ def run_job(
         finally:
             models.discard(spec.job)
     except JobCancelled:
+        print("stopped; nothing is left of it", file=sys.stderr)
         return Exit.INTERRUPTED
     except QualityTooLow as fault:
         raise CommandError(f"{fault.message}: {limits} ({fault.reason})") from fault
@@ -75,11 +80,13 @@ def _spec(
 ) -> "JobSpec":
     import secrets
 
+    from ixc_runtime.config import CONFIG_NAME
     from ixc_runtime.jobs import JobSpec
     from ixc_runtime.models_root import is_model_id
 
     source, folder = model, None
-    if not (is_model_id(model) and (root / model).is_dir()):
+    # Any other folder of that name, as this repository's models/demo, is no model of the root's.
+    if not (is_model_id(model) and (root / model / CONFIG_NAME).is_file()):
         folder = _folder_of(model).resolve()
         source = model if model == demo_model.NAME else folder.name
         if output == source:  # which a server would serve under this very name

@@ -16,7 +16,7 @@ class Exit(IntEnum):
 
 
 class CommandError(Exception):
-    """Ends the command with a message and an exit status."""
+    """Ends the command with a message, which may be empty, and an exit status."""
 
     def __init__(self, message: str, status: Exit = Exit.FAILED) -> None:
         super().__init__(message)

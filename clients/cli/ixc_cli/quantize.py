@@ -57,7 +57,8 @@ def run(argv: Sequence[str]) -> int:
             max_mean_kl=args.max_mean_kl,
             min_top1_agreement=args.min_top1,
         )
-        return follow(stream, title, limits=_LIMITS)
+        server = flags.server_text(args)
+        return follow(ixc, stream, title, server=server, limits=_LIMITS, with_load=args.load)
 
 
 def _samples(path: Path | None) -> list[str]:

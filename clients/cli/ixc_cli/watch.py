@@ -24,4 +24,6 @@ def run(argv: Sequence[str]) -> int:
                 raise CommandError("there are no operations")
         else:
             operation = ixc.operations.get(args.operation)
-        return follow(ixc.operations.watch(operation.name), f"{operation.kind} {operation.model}")
+        stream = ixc.operations.watch(operation.name)
+        title = f"{operation.kind} {operation.model}"
+        return follow(ixc, stream, title, server=flags.server_text(args))

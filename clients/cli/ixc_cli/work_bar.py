@@ -2,10 +2,13 @@
 
 import importlib.util
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
+
+LINE_SECONDS = 30.0  # between lines of one stage, where there is no bar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +66,24 @@ def work_bar(title: str) -> Iterator[WorkBar]:
 
 
 class _Lines:
-    """A line for each stage: what a log can hold."""
+    """A line for each stage, and one now and then in a long one: what a log can hold."""
 
     def __init__(self, title: str) -> None:
         self._title = title
         self._stage = ""
+        self._told = 0.0
 
     def step(self, step: Step) -> None:
+        now = time.monotonic()
         if step.stage != self._stage:
             self._stage = step.stage
             self.say(f"{step.stage} ({step.stage_index}/{step.stage_count})")
+        elif now - self._told >= LINE_SECONDS:
+            left = "" if step.eta is None else f", {seconds_text(step.eta)} left"
+            self.say(f"{step.fraction:.0%}, {step.item}{left}")
+        else:
+            return
+        self._told = now
 
     def say(self, text: str) -> None:
         print(f"{self._title}: {text}", file=sys.stderr)

@@ -56,7 +56,7 @@ class Passage:
 
 
 class LayerWeights(Weights):
-    """Reads each tensor once, and keeps it until told to forget."""
+    """Reads each tensor once, onto the device, and keeps it there until told to forget."""
 
     def __init__(self, source: Source, *, device: torch.device) -> None:
         super().__init__(source.entries, device=device)
@@ -64,8 +64,8 @@ class LayerWeights(Weights):
 
     def take_as_stored(self, name: str) -> Tensor:
         if name not in self._kept:
-            tensor = super().take_as_stored(name)
-            require_finite(name, tensor)
+            tensor = super().take_as_stored(name).to(self.device)
+            require_finite(name, tensor)  # there, where it takes no time
             self._kept[name] = tensor
         return self._kept[name]
 
@@ -151,9 +151,9 @@ class Walk:
         return vision
 
     def _track(self, passage: Passage, table: Tensor, vision: Vision | None) -> _Track:
-        tokens = torch.tensor(passage.token_ids)
-        hidden = table[tokens.clamp(min=0)].to(self.device, torch.float32)
-        image_rows = (tokens < 0).nonzero().flatten().to(self.device)
+        tokens = torch.tensor(passage.token_ids, device=self.device)
+        hidden = table[tokens.clamp(min=0)].to(torch.float32)
+        image_rows = (tokens < 0).nonzero().flatten()
         if passage.canvases:
             assert vision is not None, "a passage with pictures has a model with a tower"
             features = torch.cat([_features(vision, canvas) for canvas in passage.canvases])

@@ -2,15 +2,12 @@
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ixc_cli.following import follow
 from ixc_cli.main import main
-from ixc_cli.outcome import CommandError, Exit
-from ixc_client import OperationEvent, OperationResult, OperationStream, QualityTooLow
+from ixc_cli.outcome import Exit
 from ixc_client.testing import FakeServer
 from ixc_service.settings import Settings, load
 
@@ -249,25 +246,6 @@ def test_the_demo_is_served_under_its_name(monkeypatch: pytest.MonkeyPatch) -> N
         ("/cache/demo-2-0123", "mine"),
         ("/models/cats", ""),
     ]
-
-
-def test_a_refusal_by_the_figures_names_the_flags() -> None:
-    """That say how good the result must be; a watcher, who gave none, hears the reason alone."""
-
-    class Refused(OperationStream[OperationResult]):
-        def __init__(self) -> None:
-            pass
-
-        def events(self) -> Iterator[OperationEvent]:
-            raise QualityTooLow("max_mean_kl on texts is 0.3, the limit is 0.2")
-
-        def close(self) -> None:
-            pass
-
-    with pytest.raises(CommandError, match=r"the limit is 0\.2: --max-mean-kl"):
-        follow(Refused(), "quantising", limits="--max-mean-kl")
-    with pytest.raises(QualityTooLow):
-        follow(Refused(), "operations/1")
 
 
 @pytest.mark.parametrize(

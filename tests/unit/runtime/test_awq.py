@@ -19,6 +19,7 @@ from ixc_runtime.weights.awq.calibrate import Calibration
 from ixc_runtime.weights.awq.feedback import round_with_feedback
 from ixc_runtime.weights.awq.layerwise import quantize_over
 from ixc_runtime.weights.awq.moments import Moments, row_weights
+from ixc_runtime.weights.awq.precision import coarse_products
 from ixc_runtime.weights.awq.search import (
     find_scale,
     relative_error,
@@ -193,6 +194,73 @@ def test_feedback_lowers_the_error_on_other_inputs() -> None:
     assert torch.equal(fed_back.zeros, clipped.zeros)
     before, after = (relative_error(weight, each, other.gram) for each in (clipped, fed_back))
     assert after < 0.6 * before
+
+
+def inputs_that_go_together(size: int, rows: int) -> Moments:
+    generator = torch.Generator().manual_seed(11)
+    x = torch.randn(rows, size // 4, generator=generator)
+    x = x @ torch.randn(size // 4, size, generator=generator)
+    x += 0.3 * torch.randn(rows, size, generator=generator)
+    x *= torch.exp(torch.randn(size, generator=generator))
+    moments = Moments(size, torch.device("cpu"))
+    moments.add(x, torch.full((rows,), 1 / rows))
+    return moments
+
+
+def levels_by_gptq(weight: Tensor, rounded: awq_layout.RoundedLinear, gram: Tensor) -> Tensor:
+    """As published: by the inverse's factor, every later column shifted at once; float64."""
+    gram = gram.double()
+    order = gram.diagonal().argsort(descending=True)
+    damped = gram + 0.1 * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+    inverse = torch.linalg.inv(damped[order][:, order])
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    left = weight.double()[:, order]
+    levels = torch.empty_like(left)
+    for number, column in enumerate(order.tolist()):
+        group = column // rounded.q.shape[-1]
+        scale, zero = (each[:, group, 0].double() for each in (rounded.scales, rounded.zeros))
+        level = (torch.round(left[:, number] / scale) + zero).clamp(0, awq_layout.LEVELS)
+        error = (left[:, number] - (level - zero) * scale) / factor[number, number]
+        left[:, number:] -= error.unsqueeze(-1) * factor[number, number:]
+        levels[:, column] = level
+    return levels
+
+
+@pytest.mark.parametrize("size", [64, 192])  # one block of columns; one and a half
+def test_feedback_chooses_the_levels_of_gptq(size: int) -> None:
+    """By another way to the same levels, but for ties that float32 decides otherwise."""
+    moments = inputs_that_go_together(size, 400)
+    weight = torch.randn(48, size, generator=torch.Generator().manual_seed(3))
+    on_grid = round_clipped(weight, moments.gram, 64)
+    published = levels_by_gptq(weight, on_grid, moments.gram)
+    found = round_with_feedback(weight, on_grid, moments.gram).q.flatten(1)
+    assert (published != on_grid.q.flatten(1)).float().mean() > 0.1
+    assert (found == published).float().mean() > 0.99
+
+
+def test_linears_that_read_the_same_inputs() -> None:
+    """Are gone through together, and each gets the levels it would get alone."""
+    moments = inputs_that_go_together(128, 400)
+    weight = torch.randn(64, 128, generator=torch.Generator().manual_seed(4))
+    parts = (weight[:24], weight[24:])
+    together, *alone = (
+        round_with_feedback(each, round_clipped(each, moments.gram, GROUP), moments.gram)
+        for each in (weight, *parts)
+    )
+    for mine, own in zip(together.split([24, 40]), alone, strict=True):
+        assert torch.equal(mine.scales, own.scales) and torch.equal(mine.zeros, own.zeros)
+        assert (mine.q == own.q).float().mean() > 0.999
+
+
+@pytest.mark.parametrize(("device", "meanwhile"), [("cuda:0", "tf32"), ("cpu", None)])
+def test_products_are_coarse_on_a_gpu_alone(device: str, meanwhile: str | None) -> None:
+    """And only while levels are searched, however that ends."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    with pytest.raises(OSError, match="full"), coarse_products(device):
+        assert matmul.fp32_precision == (meanwhile or before)
+        raise OSError("full")
+    assert matmul.fp32_precision == before
 
 
 @settings(max_examples=40, deadline=None)

@@ -85,6 +85,7 @@ UNSUPPORTED = {
     "another method": {"quantization_config": AWQ | {"quant_method": "gptq"}},
     "another packing": {"quantization_config": AWQ | {"version": "gemv"}},
     "symmetric": {"quantization_config": AWQ | {"zero_point": False}},
+    "columns in another order": {"quantization_config": AWQ | {"desc_act": True}},
     "odd group": {"quantization_config": AWQ | {"group_size": 100}},
 }
 
@@ -182,6 +183,41 @@ def test_quantisation(tmp_path: Path) -> None:
     """The published AWQ block is read."""
     expected = AwqConfig(bits=4, group_size=64, zero_point=True, version="gemm")
     assert expected == load_config(write_config(tmp_path, quantization_config=AWQ)).quantization
+
+
+BY_OTHERS = {
+    "AutoAWQ": {
+        "modules_to_not_convert": ["vit", "vision_proj", "lora"],
+        "do_fuse": False,
+        "fuse_max_seq_len": None,
+        "modules_to_fuse": None,
+        "exllama_config": None,
+    },
+    "transformers 5": {
+        "modules_to_not_convert": None,
+        "backend": "auto",
+        "format": "gemm",
+        "desc_act": False,
+        "sym": True,
+        "damp_percent": 0.1,
+        "true_sequential": True,
+        "act_group_aware": True,
+        "cache_block_outputs": True,
+        "batch_size": 1,
+        "tokenizer": None,
+        "dataset": None,
+    },
+}
+
+
+@pytest.mark.parametrize("notes", BY_OTHERS.values(), ids=BY_OTHERS)
+def test_quantisation_by_other_tools(tmp_path: Path, notes: dict[str, Any]) -> None:
+    """Their notes on how it was made and how they would run it change nothing."""
+    theirs, ours = (
+        load_config(write_config(tmp_path, quantization_config=AWQ | added)).quantization
+        for added in (notes, {})
+    )
+    assert theirs == ours
 
 
 def test_no_settings_file(tmp_path: Path) -> None:

@@ -26,10 +26,20 @@ def test_a_name_that_another_model_has(tmp_path: Path) -> None:
     model, root = tmp_path / "made-elsewhere", tmp_path / "models"
     model.mkdir()
     (root / "demo").mkdir(parents=True)
+    (root / "demo" / "config.json").write_text("{}")
     with pytest.raises(SettingsError, match="models/demo, which the models root has"):
         first_model(Settings(model=model, model_name="demo", models_root=root))
     assert first_model(Settings(model=model, models_root=root))[1] == "made-elsewhere"
     assert first_model(Settings(model=root / "demo", models_root=root))[1] == "demo"
+
+
+def test_a_folder_of_that_name_that_is_no_model(tmp_path: Path) -> None:
+    """Is in nobody's way: in this repository `models` holds the demo model's source code."""
+    model, root = tmp_path / "made-elsewhere", tmp_path / "models"
+    model.mkdir()
+    (root / "demo" / "drawing").mkdir(parents=True)
+    settings = Settings(model=model, model_name="demo", models_root=root)
+    assert first_model(settings) == (model, "demo")
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

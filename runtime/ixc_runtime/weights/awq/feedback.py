@@ -1,12 +1,16 @@
 """Rounding column by column, each error made good by the columns that are still to come.
 
 Scales and zero points are given; only the levels are chosen anew. What rounding one column does to
-the output is taken back, as far as inputs go together, by shifting the columns not rounded yet
+the output is taken back, as far as inputs go together, by what the columns not rounded yet aim at
 (optimal brain surgery, as GPTQ does it). The layout stays the published one. On a small trained
 model it takes another quarter to a third off the error on inputs that were not used to calibrate.
 
 Columns go in the order of their inputs' size: the large ones first, while there is most left to
 make their errors good.
+
+With the damped H = M M^T, M upper triangular, an error e costs |e M|^2. Column k decides one part
+of that, e_0 M_0k + ... + e_k M_kk, so it aims at w_k + sum over j < k of e_j M_jk / M_kk. (GPTQ's
+columns aim at the same by way of H's inverse, which takes several times the operations.)
 """
 
 from dataclasses import replace
@@ -49,38 +53,35 @@ def _in_order(weight: Tensor, rounded: RoundedLinear, gram: Tensor, order: Tenso
     scales = rounded.scales.to(torch.float32).squeeze(-1).t()[groups]
     zeros = rounded.zeros.squeeze(-1).t()[groups]
     lowest, highest = -zeros, LEVELS - zeros
-    left = weight.t().contiguous()
-    levels = torch.empty_like(left)
-    factor = _factor(gram)
-    factor /= factor.diagonal().unsqueeze(-1).clone()  # each row by what its own column weighs
-    for first in range(0, len(left), _BLOCK):
-        last = min(first + _BLOCK, len(left))
-        block = slice(first, last)
-        among, after = factor[block, block], factor[block, last:]
-        errors = torch.empty_like(left[block])
+    given = weight.t().contiguous()
+    levels, errors = torch.empty_like(given), torch.empty_like(given)
+    shares = _shares(gram)
+    for first in range(0, len(given), _BLOCK):
+        block = slice(first, min(first + _BLOCK, len(given)))
+        among = shares[block, block]
+        aims = torch.addmm(given[block], shares[:first, block].t(), errors[:first])
         columns = zip(
-            *(part[block].unbind() for part in (left, scales, lowest, highest, levels)),
-            errors.unbind(),
+            *(part[block].unbind() for part in (given, scales, lowest, highest, levels, errors)),
+            aims.unbind(),
             strict=True,
         )
-        for number, (column, scale, low, high, level, error) in enumerate(columns, start=1):
-            torch.div(column, scale, out=level)
+        for number, (column, scale, low, high, level, error, aim) in enumerate(columns, start=1):
+            torch.div(aim, scale, out=level)
             torch.clamp(level.round_(), low, high, out=level)
             torch.addcmul(column, level, scale, value=-1, out=error)
-            if first + number < last:
-                left[first + number : last].addr_(among[number - 1, number:], error, alpha=-1)
-        left[last:].addmm_(after.t(), errors, alpha=-1)
+            if number < len(aims):
+                aims[number:].addr_(among[number - 1, number:], error)
     return levels.add_(zeros).t()
 
 
-def _factor(gram: Tensor) -> Tensor:
-    """Upper triangular U with U^T U the inverse of the damped gram."""
-    damped = gram.clone()
+def _shares(gram: Tensor) -> Tensor:
+    """M with each column divided by its own part: how much of j's error k makes good, at [j, k]."""
+    damped = gram.flip(0, 1)
     damped.diagonal().add_(_DAMPING * gram.diagonal().mean().clamp(min=1e-12))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return factor
+    factor: Tensor = torch.linalg.cholesky(damped)  # lower triangular, of columns in reverse
+    factor /= factor.diagonal().clone()
+    return factor.flip(0, 1)
 
 
 def _errors(error: Tensor, gram: Tensor) -> Tensor:
-    return ((error @ gram) * error).sum(-1)
+    return (error @ gram).mul_(error).sum(-1)

@@ -26,6 +26,7 @@ from ixc_runtime.weights.awq.plan import (
     plan_shards,
     quantization_document,
 )
+from ixc_runtime.weights.awq.precision import coarse_products
 from ixc_runtime.weights.awq.search import (
     find_scale,
     relative_error,
@@ -74,7 +75,7 @@ def quantize_over(
     report.stage("layers", index=0, count=2)
     layers = _Layers(model, settings, passages, report)
     errors: list[float] = []
-    with ShardWriter(output) as writer:
+    with coarse_products(settings.device), ShardWriter(output) as writer:
         for index, shard in enumerate(shards[:num_layers]):
             if not finished[index]:
                 tensors = layers.quantized(index)
@@ -190,21 +191,24 @@ class _Layers:
             scales,
             compensate_adapters=self._settings.compensate_adapters,
         )
-        ffn_gram = moments.gate_and_up.scaled_gram(scales.ffn_norm)
-        grams = {
-            wqkv: moments.wqkv.scaled_gram(scales.attention_norm),
-            wo: moments.wo.gram,
-            w1: ffn_gram,
-            w3: ffn_gram,
-            w2: moments.w2.scaled_gram(scales.inner),
-        }
+        read_together = (
+            ((wqkv,), moments.wqkv.scaled_gram(scales.attention_norm)),
+            ((wo,), moments.wo.gram),
+            ((w1, w3), moments.gate_and_up.scaled_gram(scales.ffn_norm)),
+            ((w2,), moments.w2.scaled_gram(scales.inner)),
+        )
         rounded: dict[str, RoundedLinear] = {}
-        for name, gram in grams.items():
-            clipped = round_clipped(weight(name), gram, group)
-            rounded[name] = round_with_feedback(weight(name), clipped, gram)
-            error = relative_error(weight(name), rounded[name], gram)
-            self.errors.append(error)
-            self._report.metric(layer=name, name="relative_error", value=error)
+        for names, gram in read_together:
+            # Rows know nothing of each other; columns are gone through once for all of them.
+            stacked = torch.cat([weight(name) for name in names])
+            on_grid = round_clipped(stacked, gram, group)
+            shifted = round_with_feedback(stacked, on_grid, gram)
+            parts = shifted.split([len(weight(name)) for name in names])
+            for name, part in zip(names, parts, strict=True):
+                rounded[name] = part
+                error = relative_error(weight(name), part, gram)
+                self.errors.append(error)
+                self._report.metric(layer=name, name="relative_error", value=error)
         return tensors, rounded
 
     def _stored(

@@ -80,8 +80,8 @@ def _smoothed_error(
 ) -> Tensor:
     total = gram.new_zeros(())
     for weight in weights:
-        rounded = round_plainly(weight * scale, group_size).weights() / scale
-        total += _errors_over(weight - rounded, gram).sum()
+        rounded = round_plainly(weight * scale, group_size).weights().div_(scale)
+        total += _errors_over(rounded.sub_(weight), gram).sum()
     return total
 
 
@@ -103,7 +103,7 @@ def _mean_share(weights: Sequence[Tensor], group_size: int) -> Tensor:
 
 def _errors_over(error: Tensor, gram: Tensor) -> Tensor:
     """E H e^T of every row."""
-    return ((error @ gram) * error).sum(-1)
+    return (error @ gram).mul_(error).sum(-1)
 
 
 def _diagonal_blocks(gram: Tensor, group_size: int) -> Tensor:
@@ -116,7 +116,7 @@ def _diagonal_blocks(gram: Tensor, group_size: int) -> Tensor:
 def _group_errors(weight: Tensor, rounded: RoundedLinear, blocks: Tensor) -> Tensor:
     """(rows, groups): the error each group makes by itself."""
     error = _grouped(weight - rounded.weights(), blocks.shape[-1]).transpose(0, 1)
-    return ((error @ blocks) * error).sum(-1).t()
+    return (error @ blocks).mul_(error).sum(-1).t()
 
 
 def _grouped(weight: Tensor, group_size: int) -> Tensor:
