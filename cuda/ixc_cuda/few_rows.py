@@ -6,8 +6,9 @@
     y       (m, n); with `swiglu` weight is w1 over w3 and y is silu(w1 x) * (w3 x), (m, n / 2)
     add_to  (m, n) or none: y is added to it, in float32, then rounded once
 
-The weights are read once, at the memory's speed whatever m is; see design/few_rows.md. Longer rows
-than the multiprocessors' registers can hold (`supports`) are the matrix library's.
+The weights are read once, at the memory's speed whatever m is; see design/few_rows.md. A single row
+has a kernel of its own (one_row.py). Longer rows than the multiprocessors' registers can hold
+(`supports`) are the matrix library's.
 
 Launches overlap: weight and norm are read while kernels in front still run, so nothing in the same
 stream may have written them just now.
@@ -18,10 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ixc_cuda import one_row
 from ixc_cuda.catalogue import Instantiation
 from ixc_cuda.device import device_info
 from ixc_cuda.kernel import load_kernel
 from ixc_cuda.operands import NARROW, narrow_name, require, require_vectors
+from ixc_cuda.row_ring import BARRIER_BYTES, STAGE_BYTES, TILE, WARPS, stages_beside
 
 MOST_ROWS = 16
 
@@ -30,27 +33,12 @@ _MOST_ROWS_THAT_PAY = 8
 
 _SOURCE = "few_rows.cu"
 
-# As in few_rows.cu and include/row_ring.cuh.
-_WARPS = 8
-_THREADS = 32 * _WARPS
-_TILE = 16
+# As in include/{row_operand,weight_tiles}.cuh.
 _WINDOW = 32
-_CHUNK = 512
-_STAGE_BYTES = _TILE * _CHUNK * 2 + 128
-_RING_BARRIER_BYTES = 128
-_MOST_STAGES = _RING_BARRIER_BYTES // 8
-_X_REGISTERS = 64
+_X_REGISTERS = 128
 
+_COLUMNS = (8, 16)  # rows of x, padded
 _MOST_SLICES = 8  # a cluster of more blocks is not portable
-# Shared memory that a block takes beside what it asks for.
-_RESERVED_BYTES = 1024
-
-# Up to so many slices a block has a multiprocessor's shared memory for itself, but for what small
-# kernels need beside it: were there room for two, some multiprocessors would get two blocks and
-# others none. Larger clusters do not all find that many free multiprocessors next to each other,
-# and leave room for a second block instead.
-_SLICES_ALONE = 2
-_ROOM_BESIDE = 8 << 10
 
 
 def _name(dtype: str, columns: int, slices: int) -> str:
@@ -65,7 +53,7 @@ INSTANTIATIONS = tuple(
         architectures=("sm_80", "sm_90") if slices == 1 else ("sm_90",),
     )
     for dtype in NARROW.values()
-    for columns in (8, 16)
+    for columns in _COLUMNS
     for slices in (1, 2, 4, 8)
 )
 
@@ -82,9 +70,11 @@ class Configuration:
 
 
 def supports(rows: int, k: int, *, clusters: bool) -> bool:
-    """Whether rows of that number and length fit the registers; `clusters`: as from 9.0 on."""
+    """Whether rows of that number and length fit; `clusters`: as from 9.0 on."""
     if not 1 <= rows <= MOST_ROWS or k < 1 or k % 8:
         return False
+    if rows == 1 and k <= one_row.LONGEST:
+        return True
     return _slices(_columns(rows), k) <= (_MOST_SLICES if clusters else 1)
 
 
@@ -105,25 +95,21 @@ def configure(
     """`shared_bytes` is the most that a block of this GPU may have."""
     columns = _columns(rows)
     slices = _slices(columns, k)
-    tiles = -(-n // _TILE)
+    tiles = -(-n // TILE)
     # In a round a cluster computes as many tiles as it has blocks.
     groups = -(-tiles // slices)
-    rounds = -(-groups // max(multiprocessors // slices, 1))
+    rounds = -(-groups // _clusters_at_once(slices, multiprocessors))
 
     fixed_bytes = _scratch_bytes(columns, slices)
     if norm:
         fixed_bytes += 2 * _slice_width(k, slices)
-    if slices <= _SLICES_ALONE:
-        budget = shared_bytes - _ROOM_BESIDE
-    else:
-        budget = (shared_bytes + _RESERVED_BYTES) // 2 - _RESERVED_BYTES
-    stages = max(2, min(_MOST_STAGES, (budget - fixed_bytes) // _STAGE_BYTES))
+    stages = stages_beside(fixed_bytes, shared_bytes=shared_bytes)
     return Configuration(
         columns=columns,
         slices=slices,
         clusters=-(-groups // rounds),
         stages=stages,
-        shared_bytes=fixed_bytes + stages * _STAGE_BYTES,
+        shared_bytes=fixed_bytes + stages * STAGE_BYTES,
     )
 
 
@@ -163,10 +149,23 @@ def few_rows_linear(
     has_clusters = info.capability >= (9, 0)
     if not supports(rows, k, clusters=has_clusters):
         longest = _slice_capacity(_columns(rows)) * (_MOST_SLICES if has_clusters else 1)
+        if rows == 1:
+            longest = max(longest, one_row.LONGEST)
         raise ValueError(
             f"{rows} rows of {k} do not fit: at most {MOST_ROWS} rows, here of a multiple of 8 "
             f"up to {longest}"
         )
+
+    if rows == 1 and k <= one_row.LONGEST:
+        one_row.launch(
+            *(x, weight, norm, out),
+            dtype=dtype,
+            eps=eps,
+            add=add_to is not None,
+            swiglu=swiglu,
+            info=info,
+        )
+        return out
 
     config = configure(
         rows,
@@ -179,7 +178,7 @@ def few_rows_linear(
     flags = (int(add_to is not None), int(swiglu))
     load_kernel(_SOURCE, _name(dtype, config.columns, config.slices)).launch(
         (config.clusters * config.slices, 1, 1),
-        _THREADS,
+        32 * WARPS,
         (x, weight, norm, out, rows, n, k, eps, *flags, config.stages),
         shared_bytes=config.shared_bytes,
         overlap=True,
@@ -188,19 +187,29 @@ def few_rows_linear(
 
 
 def _columns(rows: int) -> int:
-    return 8 if rows <= 8 else 16
+    few, many = _COLUMNS
+    return few if rows <= few else many
 
 
 def _slice_capacity(columns: int) -> int:
     """The longest part of a row of x that a block's registers hold."""
     windows_a_warp = _X_REGISTERS // (4 * (columns // 8))
-    return windows_a_warp * _WARPS * _WINDOW
+    return windows_a_warp * WARPS * _WINDOW
 
 
 def _slices(columns: int, k: int) -> int:
     """The least power of two of slices that a block can hold; may be more than there can be."""
     needed = -(-k // _slice_capacity(columns))
     return 1 << (needed - 1).bit_length()
+
+
+def _clusters_at_once(slices: int, multiprocessors: int) -> int:
+    """How many clusters find free multiprocessors next to each other.
+
+    Those of two always do; of four 30 and of eight 15 on an H200, whose parts are not of one size.
+    """
+    reachable = multiprocessors if slices <= 2 else multiprocessors * 10 // 11
+    return max(reachable // slices, 1)
 
 
 def _slice_width(k: int, slices: int) -> int:
@@ -210,5 +219,5 @@ def _slice_width(k: int, slices: int) -> int:
 def _scratch_bytes(columns: int, slices: int) -> int:
     """`Scratch` of few_rows.cu."""
     received = 2 * slices if slices > 1 else 1
-    floats = _WARPS * columns + slices * columns + (_WARPS + received) * columns * _TILE
-    return -(-(_RING_BARRIER_BYTES + 4 * floats) // 128) * 128
+    floats = (WARPS + slices) * columns + (2 * WARPS + received) * columns * TILE
+    return -(-(BARRIER_BYTES + 4 * floats) // 128) * 128

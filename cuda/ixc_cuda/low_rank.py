@@ -65,7 +65,7 @@ class Configuration:
 
 
 _FEW = Configuration(columns=16, tile=32, chunk=256, stages=3, blocks_a_multiprocessor=2)
-_MANY = Configuration(columns=64, tile=128, chunk=64, stages=6, blocks_a_multiprocessor=1)
+_MANY = Configuration(columns=64, tile=128, chunk=64, stages=3, blocks_a_multiprocessor=2)
 # Of all adapters together: up to here most of their weights are read once all the same.
 _FEW_ROWS = 32
 
@@ -207,6 +207,8 @@ def add_low_rank(y: Tensor, x: Tensor, groups: RowGroups, table: LowRankTable, i
             f"{rows} rows of {table.num_slots} slots; groups of {len(groups.order)} rows and "
             f"{groups.num_slots} slots"
         )
+    if rows * max(n, k, MOST_RANKS) >= 1 << 31:
+        raise ValueError(f"{rows} rows of {k} and {n}: the kernels reckon with 32 bits")
     if rows == 0:
         return
 

@@ -106,6 +106,7 @@ def test_every_number_of_rows(rows: int, norm: int, add: int, swiglu: int) -> No
             (48, 8200),
             (15, 14336),
             (16, 16384),
+            (24, 20000),
         ],
     ],
 )

@@ -54,7 +54,7 @@ template <typename T> struct Tiles<T, 16> {
     using Type = RowTiles<T, 32, 16, 256, 3, 1, 1>;
 };
 template <typename T> struct Tiles<T, 64> {
-    using Type = RowTiles<T, 128, 64, 64, 6, 4, 2>;
+    using Type = RowTiles<T, 128, 64, 64, 3, 4, 2>;
 };
 
 __device__ __forceinline__ int quotient(int a, int b) { return (a + b - 1) / b; }
@@ -88,14 +88,14 @@ __device__ __forceinline__ int group_of(int item, const int (&ends)[MOST_GROUPS]
 }
 
 template <typename T, int COLUMNS>
-__global__ void CLUSTER_OF(SLICES) __launch_bounds__(THREADS, COLUMNS == 16 ? 2 : 1)
+__global__ void CLUSTER_OF(SLICES) __launch_bounds__(THREADS, 2)
     low_rank_down(const T* x, const Group* groups, const int* order, const Slot* table, T* inner,
                   int num_groups, int stride, int k, int most_ranks) {
     using Product = typename Tiles<T, COLUMNS>::Type;
     constexpr int TILE = Product::TILE, OWN = COLUMNS / SLICES;  // vectors that a block adds up
     extern __shared__ __align__(128) unsigned char shared[];
     __shared__ int ends[MOST_GROUPS];
-    __shared__ float received[SLICES][OWN][TILE];
+    __shared__ __align__(16) float received[SLICES][OWN][TILE];
 
     arrive_cluster<SLICES>();
     allow_next_kernel();
@@ -120,7 +120,7 @@ __global__ void CLUSTER_OF(SLICES) __launch_bounds__(THREADS, COLUMNS == 16 ? 2 
         const Slot& slot = table[static_cast<long long>(group.slot) * stride];
         const int parts = quotient(group.rows, COLUMNS);
         const int first_row = place % parts * COLUMNS, first_rank = place / parts * TILE;
-        const int num_rows = group.rows - first_row, num_ranks = slot.ranks - first_rank;
+        const int num_ranks = slot.ranks - first_rank;
 
         const T* weight =
             reinterpret_cast<const T*>(slot.down) + static_cast<long long>(first_rank) * k;
@@ -130,16 +130,22 @@ __global__ void CLUSTER_OF(SLICES) __launch_bounds__(THREADS, COLUMNS == 16 ? 2 
             wait_for_previous_kernel();
             waited = true;
         }
-        product.begin_vectors(x, k, order + group.first + first_row, num_rows);
+        product.begin_vectors(x, k, order + group.first + first_row, group.rows - first_row);
         product.multiply();
 
         wait_cluster<SLICES>();  // the others have read what they had received
-        for (int i = threadIdx.x; i < TILE * COLUMNS; i += THREADS) {
-            const int rank = i % TILE, vector = i / TILE;
-            *in_block<SLICES>(&received[slice][vector % OWN][rank], vector / OWN) =
-                product.sum(rank, vector);
+#pragma unroll 1
+        for (int i = threadIdx.x; i < TILE / 8 * COLUMNS; i += THREADS) {
+            const int rank = i % (TILE / 8) * 8, vector = i / (TILE / 8);
+            float sums[8];
+            product.sums(rank, vector, sums);
+            float4* to = reinterpret_cast<float4*>(
+                in_block<SLICES>(&received[slice][vector % OWN][rank], vector / OWN));
+            to[0] = make_float4(sums[0], sums[1], sums[2], sums[3]);
+            to[1] = make_float4(sums[4], sums[5], sums[6], sums[7]);
         }
         sync_cluster<SLICES>();
+#pragma unroll 1
         for (int i = threadIdx.x; i < TILE * OWN; i += THREADS) {
             const int rank = i % TILE, vector = i / TILE + slice * OWN;
             float sum = 0.0f;
@@ -147,7 +153,7 @@ __global__ void CLUSTER_OF(SLICES) __launch_bounds__(THREADS, COLUMNS == 16 ? 2 
             for (int from = 0; from < SLICES; ++from) {
                 sum += received[from][i / TILE][rank];
             }
-            if (vector < num_rows && rank < num_ranks) {
+            if (first_row + vector < group.rows && rank < num_ranks) {
                 const long long row = group.first + first_row + vector;
                 inner[row * most_ranks + first_rank + rank] = from_float<T>(sum);
             }
@@ -161,8 +167,35 @@ __global__ void CLUSTER_OF(SLICES) __launch_bounds__(THREADS, COLUMNS == 16 ? 2 
     wait_cluster<SLICES>();
 }
 
+// Whether the next eight outputs are there, and lie so that they travel in one move.
+template <typename T>
+__device__ __forceinline__ bool is_whole(const T* place, int outputs) {
+    return outputs >= 8 && reinterpret_cast<unsigned long long>(place) % 16 == 0;
+}
+
+// Up to eight sums to the outputs at `place`; `before` is what was there, where they are whole.
+template <typename T>
+__device__ __forceinline__ void add_to(T* place, uint4 before, float (&sums)[8], int outputs) {
+    if (is_whole(place, outputs)) {
+        float values[8];
+        unpack<T>(before, values);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            values[i] += sums[i];
+        }
+        store(place, pack<T>(values));
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        if (i < outputs) {
+            place[i] = from_float<T>(to_float(place[i]) + sums[i]);
+        }
+    }
+}
+
 template <typename T, int COLUMNS>
-__global__ void __launch_bounds__(THREADS, COLUMNS == 16 ? 2 : 1)
+__global__ void __launch_bounds__(THREADS, 2)
     low_rank_up(const T* inner, const Group* groups, const int* order, const Slot* table, T* y,
                 int num_groups, int stride, int n, int most_ranks) {
     using Product = typename Tiles<T, COLUMNS>::Type;
@@ -207,16 +240,36 @@ __global__ void __launch_bounds__(THREADS, COLUMNS == 16 ? 2 : 1)
         const long long first_inner = static_cast<long long>(group.first + first_row) * most_ranks;
         const T* vectors = inner + first_inner + block.first_rank;
         product.begin_vectors(vectors, most_ranks, nullptr, num_rows);
+
         product.multiply();
 
-        T* out = y + block.first_output + first_output;
-        const int* rows = order + group.first + first_row;
-#pragma unroll 2
-        for (int i = threadIdx.x; i < TILE * COLUMNS; i += THREADS) {
-            const int output = i % TILE, vector = i / TILE;
-            if (vector < num_rows && output < num_outputs) {
-                T* to = out + static_cast<long long>(rows[vector]) * n + output;
-                *to = from_float<T>(to_float(*to) + product.sum(output, vector));
+        // What is added to comes all at once: eight outputs at a time where they lie so.
+        constexpr int PIECES = TILE / 8, COPIES = (PIECES * COLUMNS + THREADS - 1) / THREADS;
+        int places[COPIES];  // in y; -1 is none
+        uint4 before[COPIES];
+#pragma unroll
+        for (int i = 0; i < COPIES; ++i) {
+            const int piece = static_cast<int>(threadIdx.x) + i * THREADS;
+            const int vector = piece / PIECES, output = piece % PIECES * 8;
+            const bool inside = vector < min(num_rows, COLUMNS) && output < num_outputs;
+            places[i] = -1;
+            before[i] = make_uint4(0, 0, 0, 0);
+            if (inside) {
+                const int row = order[group.first + first_row + vector];
+                places[i] = row * n + block.first_output + first_output + output;
+                if (is_whole(y + places[i], num_outputs - output)) {
+                    before[i] = load_fresh(y + places[i]);
+                }
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < COPIES; ++i) {
+            if (places[i] >= 0) {
+                const int piece = static_cast<int>(threadIdx.x) + i * THREADS;
+                const int vector = piece / PIECES, output = piece % PIECES * 8;
+                float sums[8];
+                product.sums(output, vector, sums);
+                add_to(y + places[i], before[i], sums, num_outputs - output);
             }
         }
         __syncthreads();

@@ -1,7 +1,8 @@
 """The operations on an NVIDIA GPU: our kernels, and cuBLAS where it is as fast.
 
-In bfloat16 and float16. A step of a few rows is bound by reading the weights: there a linear, its
-norm and its residual or activation are one kernel. With more rows cuBLAS does the products.
+In bfloat16 and float16. A step of up to 128 rows is bound by reading the weights: there a linear
+and its residual or activation are one kernel, of one row also its norm. With more rows cuBLAS does
+the products.
 Everything is launched on torch's current stream, nothing waits for the device, and what a decode
 step needs can be captured in a graph.
 """
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
+from ixc_cuda import many_rows
 from ixc_cuda.decode_attention import (
     HEAD_DIMS,
     DecodePlan,
@@ -22,6 +24,7 @@ from ixc_cuda.decode_attention import (
 from ixc_cuda.device import device_info
 from ixc_cuda.few_rows import few_rows_linear, pays
 from ixc_cuda.low_rank import ALIGNMENT
+from ixc_cuda.many_rows import many_rows_linear
 from ixc_cuda.prefill_attention import GROUPS, PrefillPlan, plan_prefill, prefill_attention
 from ixc_cuda.rms_norm import rms_norm
 from ixc_cuda.rotary import rotate_and_store
@@ -163,6 +166,8 @@ class CudaOps:
         return rms_norm(x, norm.weight, norm.eps)
 
     def linear(self, x: Tensor, weight: Weight) -> Tensor:
+        if self._is_many(x, weight):
+            return many_rows_linear(x, _dense(weight))
         if self._is_few(x):
             return few_rows_linear(x, _dense(weight))
         return linear(x, _dense(weight))
@@ -170,17 +175,23 @@ class CudaOps:
     def normed_linear(
         self, x: Tensor, norm: Norm, weight: Weight, *, out: Tensor | None = None
     ) -> Tensor:
+        if self._is_many(x, weight):
+            return many_rows_linear(self.rms_norm(x, norm), _dense(weight), out=out)
         if self._is_few(x):
             return few_rows_linear(x, _dense(weight), norm=norm.weight, eps=norm.eps, out=out)
         return torch.mm(self.rms_norm(x, norm), _dense(weight).t(), out=out)
 
     def normed_swiglu(self, x: Tensor, norm: Norm, weight: Weight) -> Tensor:
+        if self._is_many(x, weight, swiglu=True):
+            return many_rows_linear(self.rms_norm(x, norm), _dense(weight), swiglu=True)
         if self._is_few(x):
             return few_rows_linear(x, _dense(weight), norm=norm.weight, eps=norm.eps, swiglu=True)
         return swiglu(linear(self.rms_norm(x, norm), _dense(weight)))
 
     def add_linear(self, residual: Tensor, x: Tensor, weight: Weight) -> None:
-        if self._is_few(x):
+        if self._is_many(x, weight):
+            many_rows_linear(x, _dense(weight), add_to=residual)
+        elif self._is_few(x):
             few_rows_linear(x, _dense(weight), add_to=residual)
         else:
             residual.addmm_(x, _dense(weight).t())
@@ -221,6 +232,11 @@ class CudaOps:
     def _is_few(self, x: Tensor) -> bool:
         rows, width = x.shape
         return pays(rows, width, clusters=self._capability >= (9, 0))
+
+    def _is_many(self, x: Tensor, weight: Weight, *, swiglu: bool = False) -> bool:
+        rows, width = x.shape
+        outputs = _dense(weight).shape[0] // (2 if swiglu else 1)
+        return many_rows.pays(rows, outputs, width, capability=self._capability)
 
 
 def aligned(pair: LowRankPair) -> LowRankPair:

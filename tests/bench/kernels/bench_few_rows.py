@@ -22,7 +22,7 @@ EPS = 1e-5
 
 
 def rows(context: Context) -> Iterator[Row]:
-    weights = _Weights()
+    weights = Weights()
     for num_rows in (1, 2, 4, 8, 16):
         step = _Step(weights, num_rows)
         timing = context.time([step.ours])
@@ -40,13 +40,13 @@ def rows(context: Context) -> Iterator[Row]:
             yield context.row(f"linear {name} rows={num_rows}", timing, num_bytes=num_bytes)
 
 
-_Layer = Mapping[str, Tensor]
+Layer = Mapping[str, Tensor]
 LINEARS = ("wqkv", "wo", "gate_and_up", "w2")
 
 
-class _Weights:
+class Weights:
     def __init__(self) -> None:
-        self.layers: list[_Layer] = [
+        self.layers: list[Layer] = [
             {
                 "wqkv": _normal(PACKED, HIDDEN),
                 "wo": _normal(HIDDEN, HIDDEN),
@@ -66,7 +66,7 @@ class _Weights:
 class _Step:
     """Buffers of one number of rows, and the launches of a step."""
 
-    def __init__(self, weights: _Weights, num_rows: int) -> None:
+    def __init__(self, weights: Weights, num_rows: int) -> None:
         self.weights = weights
         self.x, self.y = _normal(num_rows, HIDDEN), _normal(num_rows, HIDDEN)
         self.qkv, self.inner = _normal(num_rows, PACKED), _normal(num_rows, INTERMEDIATE)
@@ -108,13 +108,13 @@ class _Step:
             for name, launch in zip(LINEARS, launches, strict=True)
         }
 
-    def _wqkv(self, layer: _Layer) -> None:
+    def _wqkv(self, layer: Layer) -> None:
         few_rows_linear(self.x, layer["wqkv"], norm=layer["attention_norm"], eps=EPS, out=self.qkv)
 
-    def _wo(self, layer: _Layer) -> None:
+    def _wo(self, layer: Layer) -> None:
         few_rows_linear(self.queries.flatten(1), layer["wo"], add_to=self.x)
 
-    def _gate_and_up(self, layer: _Layer) -> None:
+    def _gate_and_up(self, layer: Layer) -> None:
         few_rows_linear(
             self.x,
             layer["gate_and_up"],
@@ -124,7 +124,7 @@ class _Step:
             out=self.inner,
         )
 
-    def _w2(self, layer: _Layer) -> None:
+    def _w2(self, layer: Layer) -> None:
         few_rows_linear(self.inner, layer["w2"], add_to=self.x)
 
 

@@ -30,14 +30,14 @@ class RowTiles {
 
     // `shared` is SHARED_BYTES, aligned to 128. Weights are rows of `pitch` elements, of which
     // those beyond num_rows are zeros; columns [first, end) are summed over, multiples of 8.
-    __device__ RowTiles(unsigned char* shared, const T* weights, int num_rows, long long pitch,
-                        int first, int end)
-        : shared_(shared), end_(end), first_(first) {
+    __device__ RowTiles(unsigned char* shared, const T* weights, int num_rows, int pitch, int first,
+                        int end)
+        : shared_(shared), end_(end), first_(first), weights_(weights) {
 #pragma unroll
         for (int i = 0; i < WEIGHT_COPIES; ++i) {
             const int row = row_of(i);
             valid_ |= (row < num_rows) << i;
-            weights_[i] = weights + (row < num_rows ? row * pitch : 0);
+            weight_places_[i] = row < num_rows ? row * pitch : 0;
         }
     }
 
@@ -53,14 +53,15 @@ class RowTiles {
 
     // The vectors are rows of `x`, of `pitch` elements: `which` of them, or the first ones where
     // that is null; those beyond num_vectors are zeros.
-    __device__ void begin_vectors(const T* x, long long pitch, const int* which, int num_vectors) {
+    __device__ void begin_vectors(const T* x, int pitch, const int* which, int num_vectors) {
+        vectors_ = x;
 #pragma unroll
         for (int i = 0; i < VECTOR_COPIES; ++i) {
             const int vector = row_of(i);
             const bool valid = vector < num_vectors;
             const int row = !valid ? 0 : which != nullptr ? which[vector] : vector;
             valid_ |= valid << (WEIGHT_COPIES + i);
-            vectors_[i] = x + row * pitch;
+            vector_places_[i] = row * pitch;
         }
 #pragma unroll 1
         for (int chunk = 0; chunk < STAGES - 1; ++chunk) {
@@ -69,7 +70,7 @@ class RowTiles {
         }
     }
 
-    // Sum over all chunks and leave the sums in shared memory; see `sum`.
+    // Sum over all chunks and leave the sums in shared memory; see `sums`.
     __device__ void multiply() {
         const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
         const int g = lane / 4, t = lane % 4;
@@ -88,7 +89,7 @@ class RowTiles {
             copy_async_commit();
 
             const unsigned stage = shared_address(shared_) + chunk % STAGES * STAGE_BYTES;
-#pragma unroll
+#pragma unroll 1
             for (int i = 0; i < CHUNK / WINDOW / SHARES; ++i) {
                 const int window = i * SHARES + share;
                 uint4 vectors[VECTOR_TILES];
@@ -127,15 +128,22 @@ class RowTiles {
         __syncthreads();
     }
 
-    // Of one row of the tile and one vector, over all columns; always in the same order.
-    __device__ float sum(int row, int vector) const {
+    // Of eight rows of the tile, from a multiple of eight on, and one vector, over all columns;
+    // always in the same order.
+    __device__ void sums(int row, int vector, float (&totals)[8]) const {
         const float* place = reinterpret_cast<const float*>(shared_) + vector * PITCH + row;
-        float total = 0.0f;
 #pragma unroll
-        for (int share = 0; share < SHARES; ++share) {
-            total += place[share * COLUMNS * PITCH];
+        for (int half = 0; half < 2; ++half) {
+            float4 total = *reinterpret_cast<const float4*>(place + 4 * half);
+#pragma unroll
+            for (int share = 1; share < SHARES; ++share) {
+                const float4 more =
+                    *reinterpret_cast<const float4*>(place + share * COLUMNS * PITCH + 4 * half);
+                total.x += more.x, total.y += more.y, total.z += more.z, total.w += more.w;
+            }
+            totals[4 * half] = total.x, totals[4 * half + 1] = total.y;
+            totals[4 * half + 2] = total.z, totals[4 * half + 3] = total.w;
         }
-        return total;
     }
 
   private:
@@ -164,7 +172,7 @@ class RowTiles {
     }
 
     template <int COPIES>
-    __device__ void copy(int chunk, const T* const (&rows)[COPIES], unsigned valid,
+    __device__ void copy(int chunk, const T* matrix, const int (&places)[COPIES], unsigned valid,
                          int first_row) const {
         const int piece = threadIdx.x % PIECES;
         const int column = first_ + chunk * CHUNK + 8 * piece;
@@ -176,18 +184,21 @@ class RowTiles {
         for (int i = 0; i < COPIES; ++i) {
             const bool inside = column < end_;
             copy_async_16(stage + place(first_row + row_of(i), piece / 4, piece % 4),
-                          rows[i] + (inside ? column : 0), inside && (valid >> i & 1));
+                          matrix + places[i] + (inside ? column : 0),
+                          inside && (valid >> i & 1));
         }
     }
 
-    __device__ void copy_weights(int chunk) const { copy(chunk, weights_, valid_, 0); }
+    __device__ void copy_weights(int chunk) const {
+        copy(chunk, weights_, weight_places_, valid_, 0);
+    }
     __device__ void copy_vectors(int chunk) const {
-        copy(chunk, vectors_, valid_ >> WEIGHT_COPIES, TILE);
+        copy(chunk, vectors_, vector_places_, valid_ >> WEIGHT_COPIES, TILE);
     }
 
     unsigned char* shared_;
     int end_, first_;
     unsigned valid_ = 0;  // a bit a copy: whether there is such a row
-    const T* weights_[WEIGHT_COPIES];
-    const T* vectors_[VECTOR_COPIES];
+    const T *weights_, *vectors_;
+    int weight_places_[WEIGHT_COPIES], vector_places_[VECTOR_COPIES];  // of rows
 };

@@ -121,6 +121,23 @@ __device__ __forceinline__ void store(void* address, uint4 v) {
                  : "memory");
 }
 
+// Shared memory, by its address there. The clobbers keep them on their side of barriers.
+__device__ __forceinline__ uint4 load_from_shared(unsigned address) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(address)
+                 : "memory");
+    return v;
+}
+
+__device__ __forceinline__ void store_to_shared(unsigned address, uint4 v) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "r"(address), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
+}
+
 // ---- reductions --------------------------------------------------------------------------------
 
 // Every lane gets the sum; the order of additions is always the same.
