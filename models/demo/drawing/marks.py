@@ -24,7 +24,8 @@ class Glyph:
 class Mark:
     """A shape (`kind`) or something printed (`text`). What does not hold or is unsure is empty.
 
-    `count`: how many shapes of its kind the picture has.
+    `count`: how many shapes of its kind the picture has; `alike`: of its colour;
+    `twins`: of both; `among`: at all.
     """
 
     box: Box
@@ -33,6 +34,9 @@ class Mark:
     size: str = ""
     place: str = ""
     count: int = 0
+    alike: int = 0
+    twins: int = 0
+    among: int = 0
     text: str = ""
     glyphs: tuple[Glyph, ...] = ()
 
@@ -59,7 +63,9 @@ def marks_of(drawn: Drawn) -> tuple[Mark, ...]:
 
 
 def marks_of_items(items: tuple[Item, ...], width: int, height: int) -> tuple[Mark, ...]:
-    counts = Counter(item.kind for item in items)
+    kinds = Counter(item.kind for item in items)
+    colours = Counter(item.colour.name for item in items)
+    looks = Counter((item.kind, item.colour.name) for item in items)
     return tuple(
         Mark(
             box=(
@@ -72,7 +78,10 @@ def marks_of_items(items: tuple[Item, ...], width: int, height: int) -> tuple[Ma
             kind=item.kind,
             size=item.size,
             place=place_name(item.x / width, item.y / height),
-            count=counts[item.kind],
+            count=kinds[item.kind],
+            alike=colours[item.colour.name],
+            twins=looks[item.kind, item.colour.name],
+            among=len(items),
         )
         for item in items
     )

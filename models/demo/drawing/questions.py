@@ -102,20 +102,22 @@ def _alone_at(drawn: Drawn, item: Item, place: str) -> bool:
     return all(name not in ("", place) for name in others) and not drawn.printed
 
 
-def ask_count(rng: Random, drawn: Drawn, *, kind: str = "", them: bool = False) -> Asked | None:
+def ask_count(
+    rng: Random, drawn: Drawn, *, kind: str = "", them: bool = False, kind_share: float = 0.6
+) -> Asked | None:
     """Of a kind, of a kind in one colour, of a colour, or of all shapes. Never none."""
     if not drawn.items:
         return None
     item = rng.choice(drawn.items)
     colour = item.colour.name
-    form = rng.random()
+    form = (rng.random() - kind_share) / (1 - kind_share)  # below 0: of a kind
     kind = kind or item.kind
-    if them or form < 0.6:
+    if them or form < 0:
         noun, count = kind, len(drawn.of_kind(kind))
-    elif form < 0.75:
+    elif form < 0.375:
         noun = f"{colour} {kind}"
         count = sum(other.colour.name == colour for other in drawn.of_kind(kind))
-    elif form < 0.87:
+    elif form < 0.675:
         noun, count = f"{colour} shape", sum(o.colour.name == colour for o in drawn.items)
     else:
         noun, count = "shape", len(drawn.items)

@@ -5,6 +5,7 @@ same stream of chance, so a seed still says everything.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from random import Random
 
 from models.demo.drawing.asking import Asked
@@ -43,9 +44,11 @@ JUDGED_TASKS = ("colour", "shape", "count", "place", "word", "compare", "directi
 
 # How often each task is drawn in training. What has to be learnt word by word or one by one gets
 # the most; colours, shapes and denials also come up in the later turns of nearly everything.
+# `crowd` is counting where it is hardest.
 MIX: dict[str, float] = {
     "word": 18.0,
     "count": 20.0,
+    "crowd": 40.0,
     "compare": 12.0,
     "place": 8.0,
     "direction": 8.0,
@@ -62,6 +65,8 @@ MIX: dict[str, float] = {
 }
 # Words that no training picture shows; for the evaluation alone.
 TASKS = (*MIX, "word_unseen")
+
+_CROWD = 5  # so many shapes are counted well long before more are
 
 _LINES = (
     "open at {n}", "no {w}", "happy {w}", "{w} and {w}", "the {w}", "my {w}", "new {w} today",
@@ -129,6 +134,11 @@ def _some(rng: Random) -> Drawn:
     return draw_placed(rng, single_sheet(rng), count, with_print=rng.random() < 0.15)
 
 
+def _large_crowd(rng: Random) -> Drawn | None:
+    drawn = draw_crowd(rng, single_sheet(rng))
+    return drawn if len(drawn.items) > _CROWD else None
+
+
 def _placed(rng: Random) -> Drawn:
     count = rng.choice((1, 1, 2, 2, 3, 3, 4))
     return draw_placed(rng, single_sheet(rng), count, with_print=rng.random() < 0.1)
@@ -193,6 +203,7 @@ _DRAWERS: dict[str, Callable[[Random], Example]] = {
     "number": _single("number", _number_picture, ask_printed),
     "line": _single("line", _line_picture, ask_printed),
     "count": _single("count", lambda rng: draw_crowd(rng, single_sheet(rng)), ask_count),
+    "crowd": _single("crowd", _large_crowd, partial(ask_count, kind_share=0.4)),
     "place": _single("place", _placed, ask_place),
     "colour": _single("colour", _some, ask_colour),
     "shape": _single("shape", _some, ask_shape),

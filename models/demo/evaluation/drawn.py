@@ -30,7 +30,7 @@ DEFAULT_COUNT = 40
 # Words that training never printed say how much of reading is letters and how much is memory.
 DRAWN_BY_DEFAULT = (*JUDGED_TASKS, "word_unseen")
 # What can be judged; descriptions are free.
-DRAWN = (*DRAWN_BY_DEFAULT, "number", "line", "relation", "chart", "scene", "change")
+DRAWN = (*DRAWN_BY_DEFAULT, "crowd", "number", "line", "relation", "chart", "scene", "change")
 # The longest description has some 50; a model that rambles is cut off here.
 _MAX_OUTPUT_TOKENS = 64
 

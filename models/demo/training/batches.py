@@ -144,7 +144,7 @@ def _on_strip(mark: Mark, strip: StripPlan, frame: int) -> Mark:
         (left + c * strip.frame_width) / strip.width,
         (top + d * strip.frame_height) / strip.height,
     )
-    return replace(mark, box=box, size="", place="", count=0)
+    return replace(mark, box=box, size="", place="", count=0, alike=0, twins=0, among=0)
 
 
 def _cut(canvas: Image.Image, plan: TilePlan, marks: Sequence[Mark] | None) -> Picture:

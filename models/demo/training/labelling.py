@@ -10,6 +10,7 @@ from torch import Tensor
 from models.demo.drawing.layout import CELLS, LARGE, SMALL
 from models.demo.training.lessons import (
     CATEGORIES,
+    COUNTS,
     LABELS,
     LEAST_GLYPH_SHARE,
     LEAST_SHARE,
@@ -124,7 +125,13 @@ def _said_of_shapes(staged: Stage, colour: Tensor) -> Tensor:
         "word": torch.full_like(colour, UNSAID),
     }
     named = torch.stack([labels[category] for category in CATEGORIES], -1)
-    return torch.cat([named, named.new_full((*colour.shape, LONGEST_WORD), UNSAID)], -1)
+    no_letters = named.new_full((*colour.shape, LONGEST_WORD), UNSAID)
+    alike = (colour[:, :, None] == colour[:, None]) & is_there[:, None]
+    among = is_there[:, None].expand_as(alike)
+    told_apart = (alike, alike & same, among)  # as COUNTS
+    counts = torch.stack([those.sum(-1) - 1 for those in told_apart], -1)
+    counts = torch.where(is_whole[..., None], counts, UNSAID)
+    return torch.cat([named, no_letters, counts], -1)
 
 
 def _said_of_words(staged: Stage, words: WordAtlas, colour: Tensor) -> Tensor:
@@ -145,7 +152,8 @@ def _said_of_words(staged: Stage, words: WordAtlas, colour: Tensor) -> Tensor:
     named = torch.stack([labels[category] for category in CATEGORIES], -1)
     letters = words.characters[staged.texture]
     letters = torch.where(letters == UNSAID, NO_LETTER, letters)
-    return torch.cat([named, torch.where(is_cut[..., None], UNSAID, letters)], -1)
+    spelt = torch.where(is_cut[..., None], UNSAID, letters)
+    return torch.cat([named, spelt, named.new_full((*colour.shape, len(COUNTS)), UNSAID)], -1)
 
 
 def _places(staged: Stage, x: Tensor, y: Tensor) -> Tensor:

@@ -51,8 +51,9 @@ _INDEX = {
 }
 LONGEST_WORD = 8
 MIDDLES = 4  # a merged feature is two by two patches
-# The categories' names, a word's letters in order, and whose middle is on each of the patches.
-LABELS = len(CATEGORIES) + LONGEST_WORD + MIDDLES
+COUNTS = ("alike", "twins", "among")  # further ones, which are not said by any word of the place
+# The categories' names, a word's letters in order, further counts, whose middle is on each patch.
+LABELS = len(CATEGORIES) + LONGEST_WORD + len(COUNTS) + MIDDLES
 NO_LETTER = len(CHARACTERS)  # behind a word's last
 LEAST_SHARE = 0.15  # of a feature's square that a mark must cover to be what it shows
 LEAST_GLYPH_SHARE = 0.3  # of a patch; letters are often narrower than one
@@ -140,7 +141,12 @@ def _labels(mark: Mark, plan: TilePlan, region: _Region, *, is_whole: bool) -> l
         "count": COUNT_NAMES[mark.count] if is_whole and mark.count else "",
         "word": text,
     }
-    return [_INDEX[category].get(said[category], UNSAID) for category in CATEGORIES] + _spelt(text)
+    names = [_INDEX[category].get(said[category], UNSAID) for category in CATEGORIES]
+    counts = [
+        count - 1 if is_whole and 0 < count <= len(CATEGORIES["count"]) else UNSAID
+        for count in (mark.alike, mark.twins, mark.among)
+    ]
+    return [*names, *_spelt(text), *counts]
 
 
 def _middle(mark: Mark, plan: TilePlan, region: _Region) -> tuple[int, int] | None:
@@ -180,6 +186,9 @@ class Lessons(nn.Module):
         )
         self.characters = nn.Linear(TOWER.hidden_size, len(CHARACTERS))
         self.spelling = nn.Linear(TOWER.merged_size, LONGEST_WORD * (len(CHARACTERS) + 1))
+        self.counts = nn.ModuleDict(
+            {name: nn.Linear(TOWER.merged_size, len(CATEGORIES["count"])) for name in COUNTS}
+        )
         self.middles = nn.Linear(TOWER.merged_size, MIDDLES * (1 + len(SHAPE_NAMES)))
         for category, rows in embeddings.items():
             self.register_buffer(f"embedding_{category}", rows, persistent=False)
@@ -206,9 +215,12 @@ class Lessons(nn.Module):
         loss, right["character"] = _judged(logits, letters)
         total = total + loss
         logits = self.spelling(merged).view(-1, len(CHARACTERS) + 1)
-        spelt = cells[:, len(CATEGORIES) : -MIDDLES].flatten()
+        spelt = cells[:, len(CATEGORIES) :][:, :LONGEST_WORD].flatten()
         loss, right["letter"] = _judged(logits, spelt)
         total = total + SPELLING_WEIGHT * loss
+        for column, name in enumerate(COUNTS, len(CATEGORIES) + LONGEST_WORD):
+            loss, right[name] = _judged(self.counts[name](merged), cells[:, column])
+            total = total + loss
         logits = self.middles(merged).view(-1, 1 + len(SHAPE_NAMES))
         middles = cells[:, -MIDDLES:].flatten()
         weight = torch.ones(logits.shape[-1], device=maps.device)

@@ -50,8 +50,14 @@ class Painter:
     """Paints other tiles at every call; the same for a seed, on the same device."""
 
     def __init__(
-        self, device: torch.device, seed: int, *, word_textures: int = _WORD_TEXTURES
+        self,
+        device: torch.device,
+        seed: int,
+        *,
+        word_textures: int = _WORD_TEXTURES,
+        crowds: float = 0.0,
     ) -> None:
+        """`crowds`: share of tiles that are whole pictures of many shapes and nothing else."""
         self.outlines = outline_atlas(device)
         self.words = word_atlas(device, count=word_textures, seed=seed)
         self._soft = torch.cat(
@@ -59,13 +65,14 @@ class Painter:
         )
         self._photographs = photograph_atlas(device, seed=seed)
         self._dice = Dice(device, seed)
+        self._crowds = crowds
 
     @torch.no_grad()
     def paint(self, count: int) -> Painted:
         return self.paint_stage(self.stage(count))
 
     def stage(self, count: int) -> Stage:
-        return stage(self._dice, self.outlines, self.words, count)
+        return stage(self._dice, self.outlines, self.words, count, crowds=self._crowds)
 
     @torch.no_grad()
     def paint_stage(self, staged: Stage) -> Painted:

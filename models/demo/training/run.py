@@ -29,13 +29,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ixc_runtime.checkpoint.gguf_llama import LlamaGguf
-from models.demo.drawing import JUDGED_TASKS
 from models.demo.training.batches import Batch, Framer, batches
 from models.demo.training.export import export_vision, load_vision, save_whole
 from models.demo.training.general import answer_general_questions
-from models.demo.training.judged import JUDGED, LENGTHS, judged_samples, rehearsal
+from models.demo.training.judged import JUDGED, LEANT_ON, LENGTHS, judged_samples, rehearsal
 from models.demo.training.language import load_language
-from models.demo.training.lessons import CATEGORIES, Lessons, word_embeddings
+from models.demo.training.lessons import CATEGORIES, COUNTS, Lessons, word_embeddings
 from models.demo.training.loop import (
     Figures,
     Group,
@@ -131,7 +130,7 @@ def seeing(arguments: argparse.Namespace, trainee: Trainee) -> None:
     @torch.no_grad()
     def evaluate(judged: list[Batch]) -> Figures:
         """The mean over batches, without those that show nothing of a kind."""
-        names = [*CATEGORIES, "character", "letter", "middle"]
+        names = [*CATEGORIES, *COUNTS, "character", "letter", "middle"]
         if not arguments.tower_alone:
             names.append("likening")
         found: dict[str, list[float]] = {name: [] for name in names}
@@ -241,7 +240,12 @@ def _keep(arguments: argparse.Namespace, trainee: Trainee) -> None:
 
 def _painter(arguments: argparse.Namespace, trainee: Trainee) -> Painter:
     seed = arguments.first_seed + trainee.ranks.index
-    return Painter(trainee.device, seed=seed, word_textures=arguments.word_textures)
+    return Painter(
+        trainee.device,
+        seed=seed,
+        word_textures=arguments.word_textures,
+        crowds=arguments.crowds,
+    )
 
 
 def _train(  # noqa: PLR0917
@@ -280,7 +284,7 @@ def _train(  # noqa: PLR0917
     data = load_batches(settings, mix, num_workers=arguments.workers)
 
     def lean(figures: Mapping[str, float]) -> None:
-        mix.lean({task: figures[task] for task in JUDGED_TASKS})
+        mix.lean({task: figures[task] for task in LEANT_ON})
 
     for batch in rehearsal(samples, lengths, pad):
         loss(batch.to(trainee.device)).backward()  # type: ignore[no-untyped-call]
@@ -329,6 +333,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--painted", type=int, help="tiles painted for each batch")
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--judged", type=int, default=48, help="fresh examples of each task")
+    parser.add_argument(
+        "--crowds", type=float, default=0.0, help="share of painted tiles that show many shapes"
+    )
     parser.add_argument("--word-textures", type=int, default=30_000)
     parser.add_argument("--lessons-share", type=float, default=LESSONS_SHARE)
     parser.add_argument("--tower-alone", action="store_true", help="seeing: spare the projector")

@@ -90,8 +90,11 @@ class Stage:
         return len(self.width)
 
 
-def stage(dice: Dice, outlines: OutlineAtlas, words: WordAtlas, count: int) -> Stage:
-    is_part = dice.chance(_QUARTER_SHARE, count)
+def stage(
+    dice: Dice, outlines: OutlineAtlas, words: WordAtlas, count: int, *, crowds: float = 0.0
+) -> Stage:
+    is_packed = dice.chance(crowds, count)
+    is_part = dice.chance(_QUARTER_SHARE, count) & ~is_packed
     longer = torch.where(is_part, 2 * TILE, TILE)
     ratio = torch.where(dice.chance(0.2, count), 1.0, 2.0 ** -dice.share(count))
     shorter = (longer * ratio).floor()
@@ -109,10 +112,11 @@ def stage(dice: Dice, outlines: OutlineAtlas, words: WordAtlas, count: int) -> S
     wished = dice.share(count)
     num_words = sum((wished > share).long() for share in (0.36, 0.74, 0.92))
     assert isinstance(num_words, Tensor)
+    num_words = num_words * ~is_packed
     sign_share = torch.where(is_photograph, 0.7, 0.3)[:, None]
     has_sign = (dice.share(count, WORDS) < sign_share) & (num_words > 0)[:, None]
 
-    group, num_shapes = _groups(dice, num_words)
+    group, num_shapes = _groups(dice, num_words, is_packed)
     # Nothing that a sign could be taken for, where there is one.
     is_lookalike = torch.tensor([k in _SIGN_LOOKALIKES for k in SHAPE_NAMES], device=dice.device)
     kinds = dice.order(~(is_lookalike & has_sign.any(1)[:, None]))
@@ -129,8 +133,12 @@ def stage(dice: Dice, outlines: OutlineAtlas, words: WordAtlas, count: int) -> S
     x0, x1 = column_edges.gather(1, column), column_edges.gather(1, column + 1)
     y0, y1 = row_edges.gather(1, row), row_edges.gather(1, row + 1)
     room = 0.5 * torch.minimum(x1 - x0, y1 - y0) / 1.05 - 1.5
-    radius = room * dice.uniform(0.5, 1, count, 1) * dice.uniform(0.85, 1, count, SHAPES)
-    radius = torch.minimum(room, radius.clamp_min(_LEAST_RADIUS))
+    # Crowds are small, too, where a picture of several tiles is viewed as one.
+    least = torch.where(is_packed, _TINY_RADIUS, _LEAST_RADIUS)[:, None]
+    smallest = torch.where(is_packed, 0.35, 0.5)[:, None]
+    fill = smallest + (1 - smallest) * dice.share(count, 1)
+    radius = room * fill * dice.uniform(0.85, 1, count, SHAPES)
+    radius = torch.minimum(room, torch.maximum(radius, least))
     is_there = torch.arange(SHAPES, device=dice.device) < num_shapes[:, None]
     is_there &= radius >= _TINY_RADIUS
     margin = 1.04 * radius + 1
@@ -191,10 +199,11 @@ def stage(dice: Dice, outlines: OutlineAtlas, words: WordAtlas, count: int) -> S
     )
 
 
-def _groups(dice: Dice, num_words: Tensor) -> tuple[Tensor, Tensor]:
+def _groups(dice: Dice, num_words: Tensor, is_packed: Tensor) -> tuple[Tensor, Tensor]:
     """Of every shape the group of one kind, and how many shapes there are.
 
-    On most tiles a crowd of one kind and others among it; on the others each its own kind.
+    On most tiles a crowd of one kind and others among it; on the others each its own kind. Packed
+    ones have a crowd of any size, and others until there are many.
     """
     count = len(num_words)
     is_crowd = dice.chance(0.65, count)
@@ -207,6 +216,9 @@ def _groups(dice: Dice, num_words: Tensor) -> tuple[Tensor, Tensor]:
     )
     single = single * dice.chance(0.95, count)
     number = torch.where(is_crowd, main + others, single)
+    packed = torch.maximum(main, 5 + dice.below(SHAPES - 4, count))
+    number = torch.where(is_packed, packed, number)
+    is_crowd = is_crowd | is_packed
     # Beside words there is less room; and words alone are common.
     most = torch.where(num_words > 0, 4 - num_words, SHAPES)
     number = torch.minimum(number, most) * ~((num_words > 0) & dice.chance(0.4, count))

@@ -15,7 +15,7 @@ from models.demo.drawing.marks import Glyph, Mark
 from models.demo.training.labelling import glyph_boxes, label_stage, word_boxes
 from models.demo.training.lessons import CATEGORIES, CHARACTERS, LABELS, UNSAID, label_maps
 from models.demo.training.painting import Painter
-from models.demo.training.staging import SHAPES, WORDS, Stage
+from models.demo.training.staging import SHAPES, WORDS, Dice, Stage, stage
 
 TILE = 224
 
@@ -65,11 +65,11 @@ def test_everything_is_painted_now_and_then(painter: Painter) -> None:
 
 def test_a_shape_has_the_colour_that_is_said(painter: Painter) -> None:
     """In the middle of filled shapes the pixels bear the label's name, more than any other's."""
-    staged = painter.stage(36)
+    staged = painter.stage(48)
     # Circles, filled: the middle of others may be empty.
     staged = replace(staged, kind=staged.kind * 0, outline=staged.outline * 0)
     painted = painter.paint_stage(staged)
-    cells = painted.cells.view(36, 8, 8, -1)
+    cells = painted.cells.view(48, 8, 8, -1)
     right = total = 0
     for number, slot in ((staged.radius > 20) & (staged.radius < 60)).nonzero().tolist():
         x, y = int(staged.x[number, slot]), int(staged.y[number, slot])
@@ -91,6 +91,17 @@ def nearest_name(pixel: list[int]) -> str:
         return min(apart((pixel[0], pixel[1], pixel[2]), shade(rng, name).rgb) for _ in range(40))
 
     return min(COLOUR_NAMES, key=distance)
+
+
+def test_crowds(painter: Painter) -> None:
+    """All are whole pictures of five to eight shapes, nearly all of which find room; no words."""
+    staged = stage(Dice(torch.device("cpu"), 5), painter.outlines, painter.words, 200, crowds=1.0)
+    count = (staged.radius > 0).sum(1)
+    assert not staged.is_part.any()
+    assert not (staged.scale > 0).any()
+    assert count.max() == SHAPES
+    assert (count >= 5).float().mean() > 0.9
+    assert (staged.kind[:, 0] == staged.kind[:, 1]).float().mean() > 0.5
 
 
 def test_letters_stand_where_their_boxes_are(painter: Painter) -> None:
@@ -133,6 +144,9 @@ def marks_of(staged: Stage, painter: Painter, number: int) -> list[Mark]:
                 size="large" if share >= LARGE else "small" if share <= SMALL else "",
                 place=place_name(x / width, y / height),
                 count=int(((staged.kind[number] == kind) & is_there).sum()),
+                alike=int(is_there.sum()),  # all in one colour
+                twins=int(((staged.kind[number] == kind) & is_there).sum()),
+                among=int(is_there.sum()),
             )
         )
     boxes, characters = glyph_boxes(staged, painter.words)

@@ -14,6 +14,7 @@ from models.demo.training.batches import STRESS, Framer, collate
 from models.demo.training.lessons import (
     CATEGORIES,
     CHARACTERS,
+    LONGEST_WORD,
     MIDDLES,
     NO_LETTER,
     UNSAID,
@@ -72,7 +73,7 @@ def test_a_word_that_a_tile_cuts_is_not_read_there(box: tuple[float, float, floa
     plan = plan_tiles(448, 448, hd_num=4, tile_size=224)
     mark = Mark(box=box, colour="red", text=CATEGORIES["word"][0])
     cells, _ = label_maps([mark], plan)
-    words, letters = cells[..., 5], cells[..., len(CATEGORIES) : -MIDDLES]
+    words, letters = cells[..., 5], cells[..., len(CATEGORIES) :][..., :LONGEST_WORD]
     assert (words[:-1] == UNSAID).all()
     assert (letters[:-1] == UNSAID).all()
     assert (words[-1] == 0).any()
