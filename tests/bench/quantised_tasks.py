@@ -23,7 +23,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -76,7 +76,8 @@ def main() -> int:
         )
         say(f"drawn after {time.perf_counter() - began:.0f} s")
         folders = {SOURCE: source, **{name: each.folder for name, each in made.items()}}
-        reports = asyncio.run(all_evaluated(folders, tasks, args))
+        evaluation = all_evaluated(folders, tasks, args, partial(write, args, made))
+        reports = asyncio.run(evaluation)
     comparisons = {name: compare(reports[SOURCE], reports[name]) for name in made}
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(table(made, reports, comparisons))
@@ -172,9 +173,12 @@ def own_question(task: str, seed: int) -> Case:
 
 
 async def all_evaluated(
-    folders: Mapping[str, Path], tasks: Sequence[Task], args: argparse.Namespace
+    folders: Mapping[str, Path],
+    tasks: Sequence[Task],
+    args: argparse.Namespace,
+    keep: Callable[[Mapping[str, Report]], None],
 ) -> dict[str, Report]:
-    """As many models at a time as there are servers for."""
+    """As many models at a time as there are servers for; `keep` hears of each that is done."""
     names = list(folders)
     at_once = min(len(names), args.servers)
     reports: dict[str, Report] = {}
@@ -184,6 +188,7 @@ async def all_evaluated(
             *(evaluated(name, folders[name], tasks, args, at_once) for name in round_)
         )
         reports |= dict(zip(round_, found, strict=True))
+        keep(reports)
     return reports
 
 
